@@ -1,0 +1,7 @@
+"""What can go wrong with a store."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """One sentence that says what is wrong with a store, where, and what to do about it."""

@@ -1,0 +1,220 @@
+"""Schema 1: every array that a store keeps, as one table.
+
+A store is a Zarr v3 hierarchy::
+
+    S.zarr/zarr.json                 the study, its hash, its models (see `RootAttributes` in store.tables)
+    S.zarr/vocab/                    the tokens as bytes
+    S.zarr/student/<part>/           what the student wrote, and how often its continuations succeeded
+    S.zarr/teacher/<id>/<part>/      what one teacher says of the same tokens
+
+A *part* holds whole questions, is written once and never changed. Inside a part, ragged things are
+contiguous and carry offsets (``*_start``, one longer than what they index). Every reference to a
+question, rollout or node is a row of this part. Text is bytes with offsets. NaN or -1 means absent.
+
+Axes, as suffixes of names elsewhere in the code: Q question, R rollout, T token, C candidate (top-K),
+N node, K child, G group of completions, M teacher, D divergence, O objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+
+SCHEMA_MAJOR = 1
+SCHEMA_MINOR = 0
+
+#: Order of the last axis of a teacher's `divergence` array (method.md 6).
+DIVERGENCES = ("kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine")
+
+#: `child_token_id` of the child that stands for the whole rest of the vocabulary.
+REST_TOKEN = -2
+#: `child_token_id` beyond a node's last child, and any other absent token.
+ABSENT_TOKEN = -1
+#: `group_exit_token` of completions that followed a path to its very end: they belong to no stratum.
+PATH_END_TOKEN = -3
+#: A row number that points nowhere.
+NOWHERE = -1
+#: `child_outcome` where the outcome is not known exactly.
+UNKNOWN_OUTCOME = 255
+
+
+class ChildKind(IntEnum):
+    """What a child of a node is (method.md 3, Counting).
+
+    Each child names one stratum of completions, except END, which needs none.
+    """
+
+    ABSENT = 0
+    #: A token off the paths. Its stratum: everything that continues with it.
+    CANDIDATE = 1
+    #: The next token of a path. Its stratum is the *gap*: completions that take this token
+    #: and leave the path before the next targeted node, or before the path's end.
+    ON_PATH = 2
+    #: All tokens that are no other child, together.
+    REST = 3
+    #: A token off the paths that ends the response, so that its outcome is exact.
+    END = 4
+
+
+class ForcedKind(IntEnum):
+    """How a completion was launched at its node."""
+
+    NONE = 0  #: nothing forced: an initial rollout, launched at the root
+    TOKEN = 1  #: the child's token was forced
+    REST = 2  #: the first token was drawn from the student restricted to the rest
+    GAP = 3  #: the on-path token was forced, and then an exit from the gap was drawn
+
+
+class PathKind(IntEnum):
+    """Why a rollout is in the store."""
+
+    NONE = 0  #: an initial rollout that is no representative path
+    CORRECT = 1  #: a representative path, graded correct
+    INCORRECT = 2
+
+
+class FinishReason(IntEnum):
+    """Why a response ended."""
+
+    STOP = 0  #: the student ended it
+    LENGTH = 1  #: cut off at the length limit; counts as a failure
+
+
+class TokenSource(IntEnum):
+    """Who wrote a token."""
+
+    MODEL = 0
+    TOOL = 1
+
+
+class QuestionStatus(IntEnum):
+    """Whether a question was scored, or why it was left out (method.md 5)."""
+
+    SCORED = 0
+    NO_SUCCESS = 1  #: no initial rollout was correct
+    NO_DEMONSTRATION = 2  #: a teacher's context could not be had
+    NO_NODE = 3  #: no position had two children to compare
+
+
+#: How the bytes of a chunk are packed before crc32c is put on them.
+Packing = Literal["shuffle", "bitshuffle"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array of the schema. `dims` names its axes; `chunk` is the chunk length of the first axis."""
+
+    dtype: str
+    dims: tuple[str, ...]
+    chunk: int
+    doc: str
+
+    @property
+    def packing(self) -> Packing:
+        """Identifiers and offsets pack better bit by bit, floats byte by byte."""
+        return "shuffle" if np.dtype(self.dtype).kind == "f" else "bitshuffle"
+
+
+def _text(axis: str, name: str, doc: str) -> dict[str, ArraySpec]:
+    """A ragged column of UTF-8 texts: bytes and offsets."""
+    return {
+        name: ArraySpec("u1", (f"{name}_byte",), 65536, f"{doc} (UTF-8 bytes)"),
+        f"{name}_start": ArraySpec("i8", (f"{axis}_bound",), 1024, f"offsets of {name}, one more than {axis}s"),
+    }
+
+
+def _bounds(axis: str, of: str, name: str) -> ArraySpec:
+    return ArraySpec("i8", (f"{axis}_bound",), 1024, f"where the {of} of each {axis} begin in `{name}` arrays; one more than {axis}s")
+
+
+VOCAB: dict[str, ArraySpec] = {
+    "token_bytes": ArraySpec("u1", ("token_byte",), 1 << 18, "raw bytes of all tokens (pieces need not be valid UTF-8)"),
+    "token_start": ArraySpec("u4", ("vocab_bound",), 1 << 16, "offsets of token_bytes"),
+    "special_ids": ArraySpec("i4", ("special",), 1024, "ids of special tokens"),
+}
+
+STUDENT: dict[str, ArraySpec] = {
+    # questions
+    **_text("question", "question_id", "name of the question, unique in the study"),
+    **_text("question", "prompt", "the student's prompt as text, special tokens included"),
+    **_text("question", "reference_answer", "what the grader compares with"),
+    "prompt_token_id": ArraySpec("i4", ("prompt_token",), 2048, "the student's prompt as tokens"),
+    "prompt_token_start": _bounds("question", "prompt tokens", "prompt_token"),
+    "question_number": ArraySpec("i4", ("question",), 1024, "place of the question in the study's list"),
+    "question_status": ArraySpec("u1", ("question",), 1024, "QuestionStatus"),
+    "question_n_rollouts": ArraySpec("i4", ("question",), 1024, "initial rollouts sampled"),
+    "question_n_correct": ArraySpec("i4", ("question",), 1024, "initial rollouts graded correct"),
+    "question_n_truncated": ArraySpec("i4", ("question",), 1024, "initial rollouts cut off at the length limit"),
+    "rollout_start": _bounds("question", "rollouts", "rollout"),
+    "node_start": _bounds("question", "nodes", "node"),
+    "group_start": _bounds("question", "groups", "group"),
+    "completion_start": _bounds("question", "kept completions", "completion"),
+    # rollouts
+    "rollout_index": ArraySpec("i4", ("rollout",), 1024, "number of the rollout among the question's initial rollouts"),
+    "reward": ArraySpec("f4", ("rollout",), 1024, "what the grader gave"),
+    "correct": ArraySpec("u1", ("rollout",), 1024, "1 where the reward counts as success"),
+    "finish_reason": ArraySpec("u1", ("rollout",), 1024, "FinishReason"),
+    "path_kind": ArraySpec("u1", ("rollout",), 1024, "PathKind"),
+    "token_start": _bounds("rollout", "tokens", "token"),
+    "path_node_start": _bounds("rollout", "targeted nodes", "path_node"),
+    "path_node": ArraySpec("i4", ("path_node",), 1024, "rows of the targeted nodes along the rollout, in order of depth"),
+    # tokens of rollouts
+    "token_id": ArraySpec("i4", ("token",), 2048, "the token"),
+    "token_source": ArraySpec("u1", ("token",), 2048, "TokenSource"),
+    "logprob": ArraySpec("f4", ("token",), 2048, "log-probability of the token under the student, nat"),
+    "entropy": ArraySpec("f2", ("token",), 2048, "entropy of the student's next-token distribution, nat"),
+    "topk_token_id": ArraySpec("i4", ("token", "candidate"), 2048, "the student's most likely tokens, falling"),
+    "topk_logprob": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the student, nat"),
+    "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the student's top-K"),
+    # targeted nodes of the path trie, shared prefixes once
+    "node_position": ArraySpec("i4", ("node",), 1024, "tokens of the response before the node"),
+    "node_parent": ArraySpec("i4", ("node",), 1024, "row of the targeted node above, or -1"),
+    "node_nominated_by": ArraySpec("u4", ("node",), 1024, "bit m: teacher m of the study nominated the position; 0: a fork"),
+    "child_token_id": ArraySpec("i4", ("node", "child"), 256, "the child's token, REST_TOKEN or ABSENT_TOKEN"),
+    "child_kind": ArraySpec("u1", ("node", "child"), 256, "ChildKind"),
+    "child_logprob": ArraySpec("f4", ("node", "child"), 256, "log-probability under the student, nat; for the rest, of all of it"),
+    "child_nominated_by": ArraySpec("u4", ("node", "child"), 256, "bit m: teacher m gives the child more than tau; bit 31: the student does"),
+    "child_next": ArraySpec("i4", ("node", "child"), 256, "on-path: row of the next targeted node, or -1"),
+    "child_continue_logprob": ArraySpec("f4", ("node", "child"), 256, "on-path: log-probability of staying on the path until the next targeted node or the path's end, given the child; its complement is the gap"),
+    "child_outcome": ArraySpec("u1", ("node", "child"), 256, "exact outcome of the path's end or of an end token: 0, 1, or UNKNOWN_OUTCOME"),
+    # completions, counted by launch and exit
+    "group_launch_node": ArraySpec("i4", ("group",), 1024, "row of the node where they were launched, or -1 for the question's root"),
+    "group_forced_kind": ArraySpec("u1", ("group",), 1024, "ForcedKind"),
+    "group_forced_token": ArraySpec("i4", ("group",), 1024, "the forced token; for a gap its on-path token; else ABSENT_TOKEN"),
+    "group_exit_node": ArraySpec("i4", ("group",), 1024, "row of the node whose child names the stratum, or -1"),
+    "group_exit_token": ArraySpec("i4", ("group",), 1024, "that child's token, REST_TOKEN or PATH_END_TOKEN"),
+    "group_half": ArraySpec("u1", ("group",), 1024, "parity of the sample number within launch and forced token"),
+    "group_n": ArraySpec("i4", ("group",), 1024, "completions"),
+    "group_n_success": ArraySpec("i4", ("group",), 1024, "of them correct"),
+    "group_n_truncated": ArraySpec("i4", ("group",), 1024, "of them cut off at the length limit"),
+    # completions kept so that a person can read them
+    "completion_launch_node": ArraySpec("i4", ("completion",), 1024, "as group_launch_node"),
+    "completion_forced_kind": ArraySpec("u1", ("completion",), 1024, "ForcedKind"),
+    "completion_exit_node": ArraySpec("i4", ("completion",), 1024, "as group_exit_node"),
+    "completion_exit_token": ArraySpec("i4", ("completion",), 1024, "as group_exit_token"),
+    "completion_sample": ArraySpec("i4", ("completion",), 1024, "number of the sample within launch and forced token"),
+    "completion_position": ArraySpec("i4", ("completion",), 1024, "tokens of the path before the completion's own tokens"),
+    "completion_correct": ArraySpec("u1", ("completion",), 1024, "1 where graded as success"),
+    "completion_finish_reason": ArraySpec("u1", ("completion",), 1024, "FinishReason"),
+    "completion_token_start": _bounds("completion", "tokens", "completion_token"),
+    "completion_token_id": ArraySpec("i4", ("completion_token",), 4096, "the completion's own tokens, the forced one first"),
+}
+
+TEACHER: dict[str, ArraySpec] = {
+    **_text("question", "teacher_prompt", "the teacher's prompt as text, its context included"),
+    # tokens of rollouts
+    "logprob": ArraySpec("f4", ("token",), 2048, "log-probability of the rollout's token under the teacher, nat"),
+    "entropy": ArraySpec("f2", ("token",), 2048, "entropy of the teacher's distribution, nat"),
+    "divergence": ArraySpec("f4", ("token", "divergence"), 2048, "distances of student and teacher, in the order of DIVERGENCES"),
+    "topk_token_id": ArraySpec("i4", ("token", "candidate"), 2048, "the teacher's most likely tokens, falling"),
+    "topk_logprob": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the teacher, nat"),
+    "student_logprob_at_topk": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the student, nat"),
+    "logprob_at_student_topk": ArraySpec("f2", ("token", "candidate"), 2048, "the teacher's log-probabilities of the student's top-K, nat"),
+    "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the teacher's top-K"),
+    # targeted nodes
+    "child_logprob": ArraySpec("f4", ("node", "child"), 256, "log-probability under the teacher, nat; for the rest, of all of it"),
+    "fbar": ArraySpec("f4", ("node", "objective"), 256, "sum_k P_k f_k over the whole vocabulary, per objective of the study"),
+}

@@ -1,0 +1,192 @@
+"""What crosses from the store to the rest: frozen tables of numpy arrays with named axes.
+
+Axes: Q question, R rollout, T token, C candidate (top-K), N node, K child, G group of completions,
+M teacher, D divergence, O objective. Rows refer to rows of the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.schema import FinishReason, PathKind, QuestionStatus
+
+Int = NDArray[np.integer[Any]]
+Float = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherInfo:
+    """One teacher of the study, in the study's order."""
+
+    id: str  #: what users type; also the name of its folder
+    kind: str  #: "external", "self" or "temperature"
+    context: str  #: name of the privileged context, "" where there is none
+    model: str
+    null: bool  #: a baseline that should earn nothing of itself
+    description: str  #: one line for people
+
+
+@dataclass(frozen=True, slots=True)
+class RootAttributes:
+    """What the root of a store says of the whole study. Written once, when the store is made."""
+
+    study: str  #: the study file, as TOML text
+    study_hash: str
+    student: str  #: model name or folder
+    teachers: tuple[TeacherInfo, ...]
+    objectives: tuple[str, ...]  #: order of the objective axis of `fbar`
+    question_ids: tuple[str, ...]  #: all planned questions, in order
+    n_sig: int  #: effective count from which a child is kept
+    top_k: int
+    provenance: dict[str, Any] = field(default_factory=dict)  #: revisions, dtypes, seeds, versions
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One line of the list of rollouts."""
+
+    question_id: str
+    index: int
+    correct: bool
+    reward: float
+    finish_reason: FinishReason
+    path_kind: PathKind
+    n_tokens: int
+    n_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """One line of the list of questions."""
+
+    id: str
+    number: int
+    status: QuestionStatus
+    n_rollouts: int
+    n_correct: int
+    n_truncated: int
+    rollouts: tuple[RolloutRow, ...]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the initial rollouts that were correct."""
+        return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its texts."""
+
+    id: str
+    number: int
+    status: QuestionStatus
+    prompt: str
+    prompt_token_ids: Int
+    reference_answer: str
+    n_rollouts: int
+    n_correct: int
+    n_truncated: int
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the initial rollouts that were correct."""
+        return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One rollout, token by token, with what every asked-for teacher says of each token."""
+
+    question_id: str
+    index: int
+    correct: bool
+    reward: float
+    finish_reason: FinishReason
+    path_kind: PathKind
+    token_id_T: Int
+    token_source_T: Int
+    logprob_T: Float
+    entropy_T: Float
+    topk_token_id_TC: Int
+    topk_logprob_TC: Float
+    tail_mass_T: Float
+    #: rows of the question's `Nodes` that lie on this rollout, in order of depth
+    node_P: Int
+    teachers: tuple[str, ...]
+    teacher_logprob_TM: Float
+    teacher_entropy_TM: Float
+    divergence_TMD: Float
+    teacher_topk_token_id_TMC: Int
+    teacher_topk_logprob_TMC: Float
+    student_logprob_at_teacher_topk_TMC: Float
+    teacher_logprob_at_student_topk_TMC: Float
+    teacher_tail_mass_TM: Float
+
+    def __len__(self) -> int:
+        return len(self.token_id_T)
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Targeted nodes with their children and their counts: of one question, of a part, or of many.
+
+    Everything that a score needs: any objective, support, estimator and threshold is an expression
+    over this table (method.md 1-4). Rows of `next_NK`, `parent_N` and `group_*_node_G` are rows of
+    this table.
+    """
+
+    question_N: Int  #: number of the question (`QuestionRow.number`)
+    position_N: Int
+    parent_N: Int
+    nominated_by_N: Int
+    token_NK: Int
+    kind_NK: Int
+    logprob_NK: Float
+    child_nominated_by_NK: Int
+    next_NK: Int
+    continue_logprob_NK: Float
+    outcome_NK: Int
+    group_launch_node_G: Int
+    group_forced_kind_G: Int
+    group_forced_token_G: Int
+    group_exit_node_G: Int
+    group_exit_token_G: Int
+    group_half_G: Int
+    group_n_G: Int
+    group_n_success_G: Int
+    group_n_truncated_G: Int
+    teachers: tuple[str, ...]
+    teacher_logprob_MNK: Float
+    objectives: tuple[str, ...]
+    fbar_MNO: Float
+
+    def __len__(self) -> int:
+        return len(self.position_N)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion that was kept to be read."""
+
+    exit_node: int
+    exit_token: int
+    sample: int
+    position: int  #: tokens of the path before `token_ids`
+    correct: bool
+    finish_reason: FinishReason
+    token_ids: Int
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Which rows of a `Nodes` table lie on which rollout. L: rollouts that have nodes, P: their nodes end to end."""
+
+    question_L: Int  #: number of the question
+    rollout_index_L: Int
+    correct_L: NDArray[np.bool_]
+    start_L1: Int  #: offsets into node_P, one more than rollouts
+    node_P: Int
