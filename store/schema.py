@@ -111,6 +111,17 @@ class ArraySpec:
     dims: tuple[str, ...]
     chunk: int
     doc: str
+    #: Axis whose rows the values name; negative values name none. They shift when parts are put together.
+    refers: str = ""
+    #: Axis that the values cut into pieces (offsets, one more than pieces, from 0 to the axis' length).
+    bounds: str = ""
+    #: Integer that stands for absent, and pads the second axis. Floats are always padded with NaN.
+    absent: int = 0
+
+    @property
+    def fill(self) -> int | float:
+        """What stands where there is nothing: also the Zarr fill value."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else self.absent
 
     @property
     def packing(self) -> Packing:
@@ -122,17 +133,20 @@ def _text(axis: str, name: str, doc: str) -> dict[str, ArraySpec]:
     """A ragged column of UTF-8 texts: bytes and offsets."""
     return {
         name: ArraySpec("u1", (f"{name}_byte",), 65536, f"{doc} (UTF-8 bytes)"),
-        f"{name}_start": ArraySpec("i8", (f"{axis}_bound",), 1024, f"offsets of {name}, one more than {axis}s"),
+        f"{name}_start": ArraySpec(
+            "i8", (f"{axis}_bound",), 1024, f"offsets of {name}, one more than {axis}s", bounds=f"{name}_byte"
+        ),
     }
 
 
 def _bounds(axis: str, of: str, name: str) -> ArraySpec:
-    return ArraySpec("i8", (f"{axis}_bound",), 1024, f"where the {of} of each {axis} begin in `{name}` arrays; one more than {axis}s")
+    doc = f"where the {of} of each {axis} begin in `{name}` arrays; one more than {axis}s"
+    return ArraySpec("i8", (f"{axis}_bound",), 1024, doc, bounds=name)
 
 
 VOCAB: dict[str, ArraySpec] = {
     "token_bytes": ArraySpec("u1", ("token_byte",), 1 << 18, "raw bytes of all tokens (pieces need not be valid UTF-8)"),
-    "token_start": ArraySpec("u4", ("vocab_bound",), 1 << 16, "offsets of token_bytes"),
+    "token_start": ArraySpec("u4", ("vocab_bound",), 1 << 16, "offsets of token_bytes", bounds="token_byte"),
     "special_ids": ArraySpec("i4", ("special",), 1024, "ids of special tokens"),
 }
 
@@ -160,41 +174,83 @@ STUDENT: dict[str, ArraySpec] = {
     "path_kind": ArraySpec("u1", ("rollout",), 1024, "PathKind"),
     "token_start": _bounds("rollout", "tokens", "token"),
     "path_node_start": _bounds("rollout", "targeted nodes", "path_node"),
-    "path_node": ArraySpec("i4", ("path_node",), 1024, "rows of the targeted nodes along the rollout, in order of depth"),
+    "path_node": ArraySpec(
+        "i4",
+        ("path_node",),
+        1024,
+        "rows of the targeted nodes along the rollout, in order of depth",
+        refers="node",
+        absent=NOWHERE,
+    ),
     # tokens of rollouts
     "token_id": ArraySpec("i4", ("token",), 2048, "the token"),
     "token_source": ArraySpec("u1", ("token",), 2048, "TokenSource"),
     "logprob": ArraySpec("f4", ("token",), 2048, "log-probability of the token under the student, nat"),
     "entropy": ArraySpec("f2", ("token",), 2048, "entropy of the student's next-token distribution, nat"),
-    "topk_token_id": ArraySpec("i4", ("token", "candidate"), 2048, "the student's most likely tokens, falling"),
+    "topk_token_id": ArraySpec(
+        "i4", ("token", "candidate"), 2048, "the student's most likely tokens, falling", absent=ABSENT_TOKEN
+    ),
     "topk_logprob": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the student, nat"),
     "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the student's top-K"),
     # targeted nodes of the path trie, shared prefixes once
     "node_position": ArraySpec("i4", ("node",), 1024, "tokens of the response before the node"),
-    "node_parent": ArraySpec("i4", ("node",), 1024, "row of the targeted node above, or -1"),
+    "node_parent": ArraySpec("i4", ("node",), 1024, "row of the targeted node above, or -1", refers="node", absent=NOWHERE),
     "node_nominated_by": ArraySpec("u4", ("node",), 1024, "bit m: teacher m of the study nominated the position; 0: a fork"),
-    "child_token_id": ArraySpec("i4", ("node", "child"), 256, "the child's token, REST_TOKEN or ABSENT_TOKEN"),
+    "child_token_id": ArraySpec(
+        "i4", ("node", "child"), 256, "the child's token, REST_TOKEN or ABSENT_TOKEN", absent=ABSENT_TOKEN
+    ),
     "child_kind": ArraySpec("u1", ("node", "child"), 256, "ChildKind"),
-    "child_logprob": ArraySpec("f4", ("node", "child"), 256, "log-probability under the student, nat; for the rest, of all of it"),
-    "child_nominated_by": ArraySpec("u4", ("node", "child"), 256, "bit m: teacher m gives the child more than tau; bit 31: the student does"),
-    "child_next": ArraySpec("i4", ("node", "child"), 256, "on-path: row of the next targeted node, or -1"),
-    "child_continue_logprob": ArraySpec("f4", ("node", "child"), 256, "on-path: log-probability of staying on the path until the next targeted node or the path's end, given the child; its complement is the gap"),
-    "child_outcome": ArraySpec("u1", ("node", "child"), 256, "exact outcome of the path's end or of an end token: 0, 1, or UNKNOWN_OUTCOME"),
+    "child_logprob": ArraySpec(
+        "f4", ("node", "child"), 256, "log-probability under the student, nat; for the rest, of all of it"
+    ),
+    "child_nominated_by": ArraySpec(
+        "u4", ("node", "child"), 256, "bit m: teacher m gives the child more than tau; bit 31: the student does"
+    ),
+    "child_next": ArraySpec(
+        "i4", ("node", "child"), 256, "on-path: row of the next targeted node, or -1", refers="node", absent=NOWHERE
+    ),
+    "child_continue_logprob": ArraySpec(
+        "f4",
+        ("node", "child"),
+        256,
+        "on-path: log-probability of staying on the path until the next targeted node or the path's end, given the child; "
+        "its complement is the gap",
+    ),
+    "child_outcome": ArraySpec(
+        "u1",
+        ("node", "child"),
+        256,
+        "exact outcome of the path's end or of an end token: 0, 1, or UNKNOWN_OUTCOME",
+        absent=UNKNOWN_OUTCOME,
+    ),
     # completions, counted by launch and exit
-    "group_launch_node": ArraySpec("i4", ("group",), 1024, "row of the node where they were launched, or -1 for the question's root"),
+    "group_launch_node": ArraySpec(
+        "i4",
+        ("group",),
+        1024,
+        "row of the node where they were launched, or -1 for the question's root",
+        refers="node",
+        absent=NOWHERE,
+    ),
     "group_forced_kind": ArraySpec("u1", ("group",), 1024, "ForcedKind"),
-    "group_forced_token": ArraySpec("i4", ("group",), 1024, "the forced token; for a gap its on-path token; else ABSENT_TOKEN"),
-    "group_exit_node": ArraySpec("i4", ("group",), 1024, "row of the node whose child names the stratum, or -1"),
-    "group_exit_token": ArraySpec("i4", ("group",), 1024, "that child's token, REST_TOKEN or PATH_END_TOKEN"),
+    "group_forced_token": ArraySpec(
+        "i4", ("group",), 1024, "the forced token; for a gap its on-path token; else ABSENT_TOKEN", absent=ABSENT_TOKEN
+    ),
+    "group_exit_node": ArraySpec(
+        "i4", ("group",), 1024, "row of the node whose child names the stratum, or -1", refers="node", absent=NOWHERE
+    ),
+    "group_exit_token": ArraySpec(
+        "i4", ("group",), 1024, "that child's token, REST_TOKEN or PATH_END_TOKEN", absent=ABSENT_TOKEN
+    ),
     "group_half": ArraySpec("u1", ("group",), 1024, "parity of the sample number within launch and forced token"),
     "group_n": ArraySpec("i4", ("group",), 1024, "completions"),
     "group_n_success": ArraySpec("i4", ("group",), 1024, "of them correct"),
     "group_n_truncated": ArraySpec("i4", ("group",), 1024, "of them cut off at the length limit"),
     # completions kept so that a person can read them
-    "completion_launch_node": ArraySpec("i4", ("completion",), 1024, "as group_launch_node"),
+    "completion_launch_node": ArraySpec("i4", ("completion",), 1024, "as group_launch_node", refers="node", absent=NOWHERE),
     "completion_forced_kind": ArraySpec("u1", ("completion",), 1024, "ForcedKind"),
-    "completion_exit_node": ArraySpec("i4", ("completion",), 1024, "as group_exit_node"),
-    "completion_exit_token": ArraySpec("i4", ("completion",), 1024, "as group_exit_token"),
+    "completion_exit_node": ArraySpec("i4", ("completion",), 1024, "as group_exit_node", refers="node", absent=NOWHERE),
+    "completion_exit_token": ArraySpec("i4", ("completion",), 1024, "as group_exit_token", absent=ABSENT_TOKEN),
     "completion_sample": ArraySpec("i4", ("completion",), 1024, "number of the sample within launch and forced token"),
     "completion_position": ArraySpec("i4", ("completion",), 1024, "tokens of the path before the completion's own tokens"),
     "completion_correct": ArraySpec("u1", ("completion",), 1024, "1 where graded as success"),
@@ -209,12 +265,18 @@ TEACHER: dict[str, ArraySpec] = {
     "logprob": ArraySpec("f4", ("token",), 2048, "log-probability of the rollout's token under the teacher, nat"),
     "entropy": ArraySpec("f2", ("token",), 2048, "entropy of the teacher's distribution, nat"),
     "divergence": ArraySpec("f4", ("token", "divergence"), 2048, "distances of student and teacher, in the order of DIVERGENCES"),
-    "topk_token_id": ArraySpec("i4", ("token", "candidate"), 2048, "the teacher's most likely tokens, falling"),
+    "topk_token_id": ArraySpec(
+        "i4", ("token", "candidate"), 2048, "the teacher's most likely tokens, falling", absent=ABSENT_TOKEN
+    ),
     "topk_logprob": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the teacher, nat"),
     "student_logprob_at_topk": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the student, nat"),
-    "logprob_at_student_topk": ArraySpec("f2", ("token", "candidate"), 2048, "the teacher's log-probabilities of the student's top-K, nat"),
+    "logprob_at_student_topk": ArraySpec(
+        "f2", ("token", "candidate"), 2048, "the teacher's log-probabilities of the student's top-K, nat"
+    ),
     "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the teacher's top-K"),
     # targeted nodes
-    "child_logprob": ArraySpec("f4", ("node", "child"), 256, "log-probability under the teacher, nat; for the rest, of all of it"),
+    "child_logprob": ArraySpec(
+        "f4", ("node", "child"), 256, "log-probability under the teacher, nat; for the rest, of all of it"
+    ),
     "fbar": ArraySpec("f4", ("node", "objective"), 256, "sum_k P_k f_k over the whole vocabulary, per objective of the study"),
 }

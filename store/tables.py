@@ -190,3 +190,15 @@ class Paths:
     correct_L: NDArray[np.bool_]
     start_L1: Int  #: offsets into node_P, one more than rollouts
     node_P: Int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """How much is in a store. Of a question that two parts hold, one is counted."""
+
+    n_questions_planned: int
+    n_questions_done: int
+    n_rollouts: int  #: rollouts kept token by token
+    n_tokens: int  #: tokens of these rollouts
+    n_nodes: int  #: targeted nodes
+    n_completions: int  #: completions launched at nodes and counted, kept to be read or not

@@ -1,0 +1,61 @@
+"""Engines: what runs a student's completions. The interface is here, one supplier per module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.schema import FinishReason
+
+#: Called with the number of tokens just sampled; raises to stop the run.
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One completion to sample: the spine's first `depth` tokens are kept, then the model goes on.
+
+    `forced` is its first token; without one, the first token is drawn from the model restricted to what
+    is not `excluded`. `key` names its random numbers (`compute.sampling.key`).
+    """
+
+    depth: int
+    key: int
+    forced: int | None = None
+    excluded: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came of a launch: its own tokens, the forced one first, an end token last where it ended."""
+
+    token_ids: NDArray[np.int32]
+    finish_reason: FinishReason
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut off at the length limit."""
+        return self.finish_reason is FinishReason.LENGTH
+
+
+class Engine(Protocol):
+    """What the pipeline needs of a student: completions off a spine of tokens."""
+
+    def complete(
+        self,
+        prompt_ids: Sequence[int],
+        spine: Sequence[int],
+        launches: Sequence[Launch],
+        *,
+        max_response_tokens: int,
+        temperature: float = 1.0,
+        tick: Tick | None = None,
+    ) -> list[Completion]:
+        """Sample every launch off one spine (a response, or nothing), in the order of `launches`.
+
+        The length limit is on the whole response: kept tokens and own ones together.
+        """

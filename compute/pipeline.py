@@ -1,0 +1,335 @@
+"""One question, from its prompt to its record: the phases of method.md 3 in their order.
+
+rollouts -> grading -> demonstrations -> paths -> teacher passes -> targets -> completions -> record
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compute import objectives, scoring, targeting
+from compute.engine import Completion, Engine, Launch, Tick
+from compute.errors import ComputeError
+from compute.models import Model
+from compute.sampling import key
+from compute.scoring import LogProbs, StudentScores, TeacherScores
+from compute.study import Study, Teacher
+from compute.targeting import Batch, Target
+from compute.tasks import Grade, Question
+from compute.teachers import context_of, needs_demonstration, prompt_with
+from compute.tree import Path, Trie
+from store.schema import UNKNOWN_OUTCOME, ChildKind, PathKind, QuestionStatus
+
+_DEMONSTRATION_BATCH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRun:
+    """A teacher, ready to score: its settings, the model it runs on, and its distribution from that model's states."""
+
+    settings: Teacher
+    model: Model
+    log_probs: LogProbs
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every question of a study is worked on with."""
+
+    study: Study
+    student: Model
+    engine: Engine
+    teachers: tuple[TeacherRun, ...]
+    grade: Callable[[Question, str], Grade]
+    tick: Tick
+
+    @property
+    def student_log_probs(self) -> LogProbs:
+        """The distribution that rollouts are sampled from."""
+        return scoring.log_probs(self.student.logits)
+
+    def prompt_ids(self, model: Model, question: Question, context: str) -> list[int]:
+        """The prompt's tokens under `model`, with a teacher's context where it goes."""
+        return model.prompt_ids(prompt_with(question.prompt, context), self.study.chat)
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """Graded responses of one question."""
+
+    completions: tuple[Completion, ...]
+    grades: tuple[Grade, ...]
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which of them were graded correct."""
+        return np.array([grade.correct for grade in self.grades], dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A rollout that goes into the store: the student's and every teacher's word on its tokens, in the study's order."""
+
+    index: int  #: among the initial rollouts
+    kind: PathKind
+    student: StudentScores
+    student_states: torch.Tensor  #: [T, d]
+    teachers: tuple[TeacherScores, ...]
+    teacher_states: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that a question's record is made of."""
+
+    question: Question
+    status: QuestionStatus
+    prompt_ids: tuple[int, ...]
+    teacher_prompts: tuple[str, ...]
+    rollouts: Responses
+    stored: tuple[Stored, ...]
+    trie: Trie | None
+    path_index: tuple[int, ...]  #: entry of `stored` of each path of the trie
+    targets: tuple[Target, ...]
+    batches: tuple[Batch, ...]
+    outcomes: tuple[Responses, ...]  #: per batch
+
+
+def sample_rollouts(bench: Bench, question: Question) -> Responses:
+    """G initial rollouts at temperature 1, graded."""
+    launches = [Launch(0, key(bench.study.study.seed, question.id, "rollout", (), -1, n)) for n in range(bench.study.sampling.n_rollouts)]
+    return _respond(bench, question, launches, temperature=1.0)
+
+
+def sample_demonstrations(bench: Bench, question: Question) -> list[tuple[int, ...]]:
+    """Up to two different correct responses at the demonstrations' temperature; none after `max_tries`."""
+    settings = bench.study.demonstrations
+    found: list[tuple[int, ...]] = []
+    for start in range(0, settings.max_tries, _DEMONSTRATION_BATCH):
+        tries = range(start, min(start + _DEMONSTRATION_BATCH, settings.max_tries))
+        launches = [Launch(0, key(bench.study.study.seed, question.id, "demonstration", (), -1, n)) for n in tries]
+        responses = _respond(bench, question, launches, temperature=settings.temperature)
+        for completion, grade in zip(responses.completions, responses.grades, strict=True):
+            tokens = tuple(completion.token_ids.tolist())
+            if grade.correct and tokens not in found:
+                found.append(tokens)
+        if len(found) >= 2:
+            break
+    return found[:2]
+
+
+def investigate(
+    bench: Bench, question: Question, rollouts: Responses, demonstrations: Sequence[tuple[int, ...]], others: tuple[int, ...] | None
+) -> Findings:
+    """All that follows the rollouts. `others` is another question's demonstration, for the null that reads one."""
+    prompt_ids = bench.prompt_ids(bench.student, question, "")
+    chosen = choose_paths(bench.study, question, rollouts)
+    demonstration: tuple[int, ...] | None = None
+    status = QuestionStatus.SCORED if rollouts.correct.any() else QuestionStatus.NO_SUCCESS
+    if status is QuestionStatus.SCORED and any(needs_demonstration(teacher.settings) for teacher in bench.teachers):
+        demonstration, chosen = _pick_demonstration(rollouts, chosen, demonstrations)
+        if demonstration is None:
+            status = QuestionStatus.NO_DEMONSTRATION
+    if status is QuestionStatus.SCORED and others is None and any(one.settings.context == "other" for one in bench.teachers):
+        status = QuestionStatus.NO_DEMONSTRATION
+    if status is not QuestionStatus.SCORED:
+        return _left_out(bench, question, status, prompt_ids, rollouts)
+
+    contexts = [
+        context_of(teacher.settings, question, bench.student.text(demonstration or ()), bench.student.text(others or ()))
+        for teacher in bench.teachers
+    ]
+    teacher_prompts = [
+        bench.prompt_ids(teacher.model, question, context) for teacher, context in zip(bench.teachers, contexts, strict=True)
+    ]
+    kept = dict(chosen)
+    if bench.study.keep.rollouts == "all":
+        same = demonstration or ()
+        kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and _tokens(rollouts, at) != same}
+    stored = tuple(_score(bench, prompt_ids, teacher_prompts, rollouts, at, kept[at]) for at in sorted(kept))
+    path_index = tuple(n for n, one in enumerate(stored) if one.kind is not PathKind.NONE)
+    trie = Trie(
+        [Path(_tokens(rollouts, stored[n].index), stored[n].student.logprob_T, rollouts.grades[stored[n].index].correct) for n in path_index]
+    )
+    targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
+    batches = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id)
+    outcomes = run_completions(bench, question, prompt_ids, trie, batches)
+    return Findings(
+        question=question,
+        status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
+        prompt_ids=tuple(prompt_ids),
+        teacher_prompts=tuple(
+            teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, teacher_prompts, strict=True)
+        ),
+        rollouts=rollouts,
+        stored=stored,
+        trie=trie,
+        path_index=path_index,
+        targets=tuple(targets),
+        batches=tuple(batches),
+        outcomes=tuple(outcomes),
+    )
+
+
+def choose_paths(study: Study, question: Question, rollouts: Responses) -> dict[int, PathKind]:
+    """Representative paths: of either outcome `n_paths` different rollouts, chosen by seed (method.md 3.1)."""
+    order = sorted(range(len(rollouts)), key=lambda at: key(study.study.seed, question.id, "path", (), -1, at))
+    chosen: dict[int, PathKind] = {}
+    seen: set[tuple[int, ...]] = set()
+    for kind, wanted in ((PathKind.CORRECT, True), (PathKind.INCORRECT, False)):
+        found = 0
+        for at in order:
+            tokens = _tokens(rollouts, at)
+            if rollouts.grades[at].correct == wanted and tokens not in seen and found < study.targeting.n_paths:
+                chosen[at] = kind
+                seen.add(tokens)
+                found += 1
+    return chosen
+
+
+def find_targets(bench: Bench, question: Question, trie: Trie, paths: Sequence[Stored]) -> list[Target]:
+    """The targeted nodes of a trie, by depth: nominated positions and forks where at least two tokens compete."""
+    nominated: dict[int, int] = dict.fromkeys(trie.forks(), 0)
+    takes_part = np.array([teacher.settings.takes_part for teacher in bench.teachers], dtype=np.bool_)
+    for number, path in enumerate(paths):
+        along = trie.along(number)
+        barred = np.where(takes_part, 0.0, -np.inf)[:, None]
+        length = len(path.student.logprob_T)
+        gradient = np.array([scores.gradient_T for scores in path.teachers]).reshape(-1, length) + barred
+        difference = np.array([scores.difference_T for scores in path.teachers]).reshape(-1, length) + barred
+        for position, bits in enumerate(targeting.nominate(gradient, difference, bench.study.targeting)):
+            if bits or along[position] in nominated:
+                nominated[along[position]] = nominated.get(along[position], 0) | int(bits)
+    targets = []
+    for node, bits in sorted(nominated.items(), key=lambda entry: (trie.nodes[entry[0]].depth, entry[0])):
+        target = _target(bench, question, trie, paths, node, bits, takes_part)
+        if target.competes:
+            targets.append(target)
+    return targets
+
+
+def _target(
+    bench: Bench, question: Question, trie: Trie, paths: Sequence[Stored], node: int, bits: int, takes_part: NDArray[np.bool_]
+) -> Target:
+    """The children of one trie node, with every teacher's exact log-probabilities and means over the whole vocabulary."""
+    path, depth = paths[trie.nodes[node].path], trie.nodes[node].depth
+    row = slice(depth, depth + 1)
+    logp_V = scoring.exact(bench.student_log_probs, path.student_states[row])[0]
+    logt_MV = np.array(
+        [scoring.exact(one.log_probs, states[row])[0] for one, states in zip(bench.teachers, path.teacher_states, strict=True)]
+    ).reshape(len(bench.teachers), -1)
+    tokens, kinds, logprobs, child_bits, teacher_logprobs = targeting.children(
+        logp_V, logt_MV, tuple(trie.nodes[node].children), bench.student.end_ids, bench.study.targeting.tau, takes_part
+    )
+    names = bench.study.study.objectives
+    fbar = np.array([[objectives.fbar(name, logp_V, logt_V) for name in names] for logt_V in logt_MV]).reshape(-1, len(names))
+    outcomes = np.full(len(tokens), UNKNOWN_OUTCOME, dtype=np.uint8)
+    for child in np.flatnonzero(kinds == ChildKind.END):
+        outcomes[child] = bench.grade(question, bench.student.text([*trie.prefix(node), int(tokens[child])])).correct
+    return Target(node, bits, tokens, kinds, logprobs, child_bits, outcomes, teacher_logprobs, fbar)
+
+
+def run_completions(bench: Bench, question: Question, prompt_ids: Sequence[int], trie: Trie, batches: Sequence[Batch]) -> list[Responses]:
+    """Run all batches, those off one path together, and grade the whole responses."""
+    completions: dict[int, Completion] = {}
+    starts = np.cumsum([0, *(len(batch.launches) for batch in batches)])
+    for number, path in enumerate(trie.paths):
+        mine = [(int(starts[b]) + n, launch) for b, batch in enumerate(batches) if batch.path == number for n, launch in enumerate(batch.launches)]
+        done = bench.engine.complete(
+            prompt_ids,
+            path.token_ids,
+            [launch for _, launch in mine],
+            max_response_tokens=bench.study.sampling.max_response_tokens,
+            tick=bench.tick,
+        )
+        completions |= {place: one for (place, _), one in zip(mine, done, strict=True)}
+    known: dict[tuple[int, ...], Grade] = {}
+    outcomes = []
+    for b, batch in enumerate(batches):
+        mine_here = tuple(completions[int(starts[b]) + n] for n in range(len(batch.launches)))
+        grades = tuple(
+            _graded(bench, question, (*trie.paths[batch.path].token_ids[: launch.depth], *one.token_ids.tolist()), one, known)
+            for launch, one in zip(batch.launches, mine_here, strict=True)
+        )
+        outcomes.append(Responses(mine_here, grades))
+    return outcomes
+
+
+def _respond(bench: Bench, question: Question, launches: Sequence[Launch], temperature: float) -> Responses:
+    """Free responses from the prompt, graded."""
+    completions = bench.engine.complete(
+        bench.prompt_ids(bench.student, question, ""),
+        (),
+        launches,
+        max_response_tokens=bench.study.sampling.max_response_tokens,
+        temperature=temperature,
+        tick=bench.tick,
+    )
+    known: dict[tuple[int, ...], Grade] = {}
+    grades = tuple(_graded(bench, question, tuple(one.token_ids.tolist()), one, known) for one in completions)
+    return Responses(tuple(completions), grades)
+
+
+def _graded(bench: Bench, question: Question, tokens: tuple[int, ...], completion: Completion, known: dict[tuple[int, ...], Grade]) -> Grade:
+    """Grade a whole response; one cut off at the length limit is a failure whatever it says."""
+    if completion.truncated:
+        return Grade(0.0, False)
+    if tokens not in known:
+        known[tokens] = bench.grade(question, bench.student.text(tokens))
+    return known[tokens]
+
+
+def _tokens(rollouts: Responses, at: int) -> tuple[int, ...]:
+    return tuple(rollouts.completions[at].token_ids.tolist())
+
+
+def _pick_demonstration(
+    rollouts: Responses, chosen: dict[int, PathKind], demonstrations: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...] | None, dict[int, PathKind]]:
+    """A demonstration that is none of the paths; where all are, the path that equals the first one is not scored."""
+    paths = {_tokens(rollouts, at) for at in chosen}
+    for tokens in demonstrations:
+        if tokens not in paths:
+            return tokens, chosen
+    for tokens in demonstrations:
+        left = {at: kind for at, kind in chosen.items() if _tokens(rollouts, at) != tokens}
+        if left:
+            return tokens, left
+    return None, chosen
+
+
+def _score(
+    bench: Bench, prompt_ids: Sequence[int], teacher_prompts: Sequence[Sequence[int]], rollouts: Responses, at: int, kind: PathKind
+) -> Stored:
+    """The student's and every teacher's pass over one rollout."""
+    tokens = rollouts.completions[at].token_ids
+    states = scoring.states(bench.student, prompt_ids, tokens.tolist())[:-1]
+    student = scoring.score_student(bench.student_log_probs, states, tokens, bench.study.keep.top_k)
+    teacher_scores, teacher_states = [], []
+    for teacher, prompt in zip(bench.teachers, teacher_prompts, strict=True):
+        if teacher.model is bench.student and list(prompt) == list(prompt_ids):
+            theirs = states
+        else:
+            try:
+                theirs = scoring.states(teacher.model, prompt, tokens.tolist())[:-1]
+            except ComputeError as error:
+                raise ComputeError(f"Teacher {teacher.settings.id}: {error}") from error
+        teacher_scores.append(
+            scoring.score_teacher(bench.student_log_probs, states, teacher.log_probs, theirs, tokens, student.topk_token_id_TC)
+        )
+        teacher_states.append(theirs)
+        bench.tick(0)
+    return Stored(at, kind, student, states, tuple(teacher_scores), tuple(teacher_states))
+
+
+def _left_out(bench: Bench, question: Question, status: QuestionStatus, prompt_ids: Sequence[int], rollouts: Responses) -> Findings:
+    """A question that cannot be scored: its counts are kept, and why."""
+    return Findings(question, status, tuple(prompt_ids), ("",) * len(bench.teachers), rollouts, (), None, (), (), (), ())

@@ -1,0 +1,254 @@
+"""A question's findings as one record of the store: a part that holds this question alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute.pipeline import Findings, Responses
+from compute.study import Study
+from compute.targeting import Batch, Target
+from compute.tree import Trie
+from store.parts import PartArrays, pack_texts
+from store.schema import (
+    ABSENT_TOKEN,
+    DIVERGENCES,
+    NOWHERE,
+    STUDENT,
+    TEACHER,
+    UNKNOWN_OUTCOME,
+    ChildKind,
+    ForcedKind,
+    PathKind,
+    TokenSource,
+)
+
+#: From how many initial rollouts on they count as completions: fewer would be biased by the choice of paths (method.md 3).
+COUNT_ROLLOUTS_FROM = 100
+_SAMPLE = 8
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def to_record(study: Study, found: Findings) -> PartArrays:
+    """The record of one question: student and teacher arrays of schema 1."""
+    rows = {target.node: row for row, target in enumerate(found.targets)}
+    student: Arrays = {
+        **_question(found),
+        **_rollouts(found, rows),
+        **_tokens(study, found),
+        **_nodes(found, rows),
+        **_groups(found, rows),
+        **_completions(study, found),
+    }
+    teachers = {settings.id: _teacher(study, found, number) for number, settings in enumerate(study.teacher)}
+    return PartArrays(_typed(student, STUDENT), {name: _typed(arrays, TEACHER) for name, arrays in teachers.items()})
+
+
+def _typed(arrays: Arrays, specs: Any) -> Arrays:
+    """The schema's types. float16 has no infinity worth keeping: a log-probability is clipped where it would overflow."""
+    typed = {}
+    for name, array in arrays.items():
+        dtype = np.dtype(specs[name].dtype)
+        if dtype == np.float16:
+            array = np.clip(array, -60000.0, 60000.0)
+        typed[name] = np.ascontiguousarray(array, dtype=dtype)
+    return typed
+
+
+def _bounds(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))]).astype(np.int64)
+
+
+def _texts(name: str, *texts: str) -> Arrays:
+    data, start = pack_texts([text.encode("utf-8", "replace").decode() for text in texts])
+    return {name: data, f"{name}_start": start}
+
+
+def _question(found: Findings) -> Arrays:
+    question, rollouts = found.question, found.rollouts
+    truncated = sum(one.truncated for one in rollouts.completions)
+    return {
+        **_texts("question_id", question.id),
+        **_texts("prompt", question.prompt.replace("{context}", "")),
+        **_texts("reference_answer", question.answer),
+        "prompt_token_id": np.array(found.prompt_ids),
+        "prompt_token_start": _bounds([len(found.prompt_ids)]),
+        "question_number": np.array([question.number]),
+        "question_status": np.array([found.status]),
+        "question_n_rollouts": np.array([len(rollouts)]),
+        "question_n_correct": np.array([int(rollouts.correct.sum())]),
+        "question_n_truncated": np.array([truncated]),
+        "rollout_start": _bounds([len(found.stored)]),
+        "node_start": _bounds([len(found.targets)]),
+    }
+
+
+def _rollouts(found: Findings, rows: dict[int, int]) -> Arrays:
+    grades = [found.rollouts.grades[one.index] for one in found.stored]
+    completions = [found.rollouts.completions[one.index] for one in found.stored]
+    along: list[list[int]] = [[] for _ in found.stored]
+    if found.trie is not None:
+        for path, entry in enumerate(found.path_index):
+            along[entry] = [rows[node] for node in found.trie.along(path) if node in rows]
+    return {
+        "rollout_index": np.array([one.index for one in found.stored]),
+        "reward": np.array([grade.reward for grade in grades]),
+        "correct": np.array([grade.correct for grade in grades]),
+        "finish_reason": np.array([one.finish_reason for one in completions]),
+        "path_kind": np.array([one.kind for one in found.stored]),
+        "token_start": _bounds([len(one.token_ids) for one in completions]),
+        "path_node_start": _bounds([len(nodes) for nodes in along]),
+        "path_node": np.array([node for nodes in along for node in nodes]),
+    }
+
+
+def _joined(pieces: list[NDArray[Any]], *tail: int) -> NDArray[Any]:
+    return np.concatenate(pieces) if pieces else np.zeros((0, *tail))
+
+
+def _tokens(study: Study, found: Findings) -> Arrays:
+    tokens = _joined([found.rollouts.completions[one.index].token_ids for one in found.stored])
+    return {
+        "token_id": tokens,
+        "token_source": np.full(len(tokens), TokenSource.MODEL),
+        "logprob": _joined([one.student.logprob_T for one in found.stored]),
+        "entropy": _joined([one.student.entropy_T for one in found.stored]),
+        "topk_token_id": _joined([one.student.topk_token_id_TC for one in found.stored], study.keep.top_k),
+        "topk_logprob": _joined([one.student.topk_logprob_TC for one in found.stored], study.keep.top_k),
+        "tail_mass": _joined([one.student.tail_mass_T for one in found.stored]),
+    }
+
+
+def _children(targets: Sequence[Target], fill: Any, column: Any) -> NDArray[Any]:
+    """Columns of the targets' children as [N, K], padded with `fill`."""
+    width = max((len(target.token_K) for target in targets), default=1)
+    table = np.full((len(targets), width), fill)
+    for row, target in enumerate(targets):
+        values = column(target)
+        table[row, : len(values)] = values
+    return table
+
+
+def _nodes(found: Findings, rows: dict[int, int]) -> Arrays:
+    targets, trie = found.targets, found.trie
+    following = _children(targets, NOWHERE, lambda target: np.full(len(target.token_K), NOWHERE))
+    staying = _children(targets, np.nan, lambda target: np.full(len(target.token_K), np.nan))
+    outcome = _children(targets, UNKNOWN_OUTCOME, lambda target: target.outcome_K)
+    for row, target in enumerate(targets):
+        assert trie is not None
+        for child in np.flatnonzero(target.kind_K == ChildKind.ON_PATH):
+            chain = trie.chain(target.node, int(target.token_K[child]), rows)
+            following[row, child] = rows.get(chain.next_node, NOWHERE)
+            staying[row, child] = chain.continue_logprob
+            outcome[row, child] = chain.outcome
+    parents = np.full(len(targets), NOWHERE)
+    for row, child in zip(*np.nonzero(following != NOWHERE), strict=True):
+        parents[following[row, child]] = row
+    return {
+        "node_position": np.array([trie.nodes[target.node].depth for target in targets] if trie else []),
+        "node_parent": parents,
+        "node_nominated_by": np.array([target.nominated_by for target in targets]),
+        "child_token_id": _children(targets, ABSENT_TOKEN, lambda target: target.token_K),
+        "child_kind": _children(targets, ChildKind.ABSENT, lambda target: target.kind_K),
+        "child_logprob": _children(targets, np.nan, lambda target: target.logprob_K),
+        "child_nominated_by": _children(targets, 0, lambda target: target.child_nominated_by_K),
+        "child_next": following,
+        "child_continue_logprob": staying,
+        "child_outcome": outcome,
+    }
+
+
+def _groups(found: Findings, rows: dict[int, int]) -> Arrays:
+    """Completions counted by launch, stratum and half."""
+    counts: Counter[tuple[int, int, int, int, int, int]] = Counter()
+    successes: Counter[tuple[int, int, int, int, int, int]] = Counter()
+    truncated: Counter[tuple[int, int, int, int, int, int]] = Counter()
+    for batch, outcomes in zip(found.batches, found.outcomes, strict=True):
+        for sample, (completion, grade) in enumerate(zip(outcomes.completions, outcomes.grades, strict=True)):
+            forced = batch.token if batch.forced_kind is not ForcedKind.REST else ABSENT_TOKEN
+            group = (batch.target, int(batch.forced_kind), forced, batch.target, batch.token, sample % 2)
+            counts[group] += 1
+            successes[group] += grade.correct
+            truncated[group] += completion.truncated
+    if found.trie is not None and len(found.rollouts) >= COUNT_ROLLOUTS_FROM:
+        children = {target.node: frozenset(target.token_K.tolist()) for target in found.targets}
+        paths = {one.index for one in found.stored if one.kind is not PathKind.NONE}
+        for sample, (completion, grade) in enumerate(zip(found.rollouts.completions, found.rollouts.grades, strict=True)):
+            if sample in paths:
+                continue
+            node, token = found.trie.exit(completion.token_ids.tolist(), rows, children)
+            group = (NOWHERE, int(ForcedKind.NONE), ABSENT_TOKEN, rows.get(node, NOWHERE), token, sample % 2)
+            counts[group] += 1
+            successes[group] += grade.correct
+            truncated[group] += completion.truncated
+    table = np.array(sorted(counts), dtype=np.int64).reshape(-1, 6)
+    groups = sorted(counts)
+    return {
+        "group_start": _bounds([len(groups)]),
+        "group_launch_node": table[:, 0],
+        "group_forced_kind": table[:, 1],
+        "group_forced_token": table[:, 2],
+        "group_exit_node": table[:, 3],
+        "group_exit_token": table[:, 4],
+        "group_half": table[:, 5],
+        "group_n": np.array([counts[group] for group in groups]),
+        "group_n_success": np.array([successes[group] for group in groups]),
+        "group_n_truncated": np.array([truncated[group] for group in groups]),
+    }
+
+
+def _kept(study: Study, outcomes: Responses) -> list[int]:
+    """Which completions of a batch are stored: all, none, or the shortest few, right and wrong alike."""
+    if study.keep.completions == "counts":
+        return []
+    everything = list(range(len(outcomes)))
+    if study.keep.completions == "all":
+        return everything
+    shortest = sorted(everything, key=lambda at: (len(outcomes.completions[at].token_ids), at))
+    right = [at for at in shortest if outcomes.grades[at].correct][: _SAMPLE // 2]
+    wrong = [at for at in shortest if not outcomes.grades[at].correct][: _SAMPLE // 2]
+    return sorted(right + wrong)
+
+
+def _completions(study: Study, found: Findings) -> Arrays:
+    entries: list[tuple[Batch, int, Responses]] = [
+        (batch, at, outcomes) for batch, outcomes in zip(found.batches, found.outcomes, strict=True) for at in _kept(study, outcomes)
+    ]
+    completions = [outcomes.completions[at] for _, at, outcomes in entries]
+    return {
+        "completion_start": _bounds([len(entries)]),
+        "completion_launch_node": np.array([batch.target for batch, _, _ in entries]),
+        "completion_forced_kind": np.array([batch.forced_kind for batch, _, _ in entries]),
+        "completion_exit_node": np.array([batch.target for batch, _, _ in entries]),
+        "completion_exit_token": np.array([batch.token for batch, _, _ in entries]),
+        "completion_sample": np.array([at for _, at, _ in entries]),
+        "completion_position": np.array([batch.launches[at].depth for batch, at, _ in entries]),
+        "completion_correct": np.array([outcomes.grades[at].correct for _, at, outcomes in entries]),
+        "completion_finish_reason": np.array([one.finish_reason for one in completions], dtype=np.int64),
+        "completion_token_start": _bounds([len(one.token_ids) for one in completions]),
+        "completion_token_id": _joined([one.token_ids for one in completions]),
+    }
+
+
+def _teacher(study: Study, found: Findings, number: int) -> Arrays:
+    scores = [one.teachers[number] for one in found.stored]
+    top_k = study.keep.top_k
+    objectives = len(study.study.objectives)
+    return {
+        **_texts("teacher_prompt", found.teacher_prompts[number]),
+        "logprob": _joined([one.logprob_T for one in scores]),
+        "entropy": _joined([one.entropy_T for one in scores]),
+        "divergence": _joined([one.divergence_TD for one in scores], len(DIVERGENCES)),
+        "topk_token_id": _joined([one.topk_token_id_TC for one in scores], top_k),
+        "topk_logprob": _joined([one.topk_logprob_TC for one in scores], top_k),
+        "student_logprob_at_topk": _joined([one.student_logprob_at_topk_TC for one in scores], top_k),
+        "logprob_at_student_topk": _joined([one.logprob_at_student_topk_TC for one in scores], top_k),
+        "tail_mass": _joined([one.tail_mass_T for one in scores]),
+        "child_logprob": _children(found.targets, np.nan, lambda target: target.teacher_logprob_MK[number]),
+        "fbar": np.array([target.fbar_MO[number] for target in found.targets]).reshape(-1, objectives),
+    }

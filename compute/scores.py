@@ -1,0 +1,95 @@
+"""Scores of every node, teacher and objective: alignment, gain and advantage, from a `Nodes` table alone.
+
+Any objective, support, estimator and threshold is an expression over the table; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute import objectives
+from compute.alignment import SUPPORTS, Support, cosine, cut, gain, gain_se, ideal_gradient, lump, renormalise, teacher_advantage
+from compute.estimators import Estimates, Estimator, estimate
+from store.schema import ChildKind
+from store.tables import Nodes
+
+Array = NDArray[np.float64]
+
+#: A success-rate range below this is rounding.
+SAME_RATE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What is said of every node. NaN where it is no decision point, or where one of the two vectors is zero or unknown."""
+
+    estimates: Estimates
+    ideal_NK: Array  #: g over the kept children, NaN elsewhere; lumped: the coordinate more is minus their sum
+    success_rate_range_N: Array  #: SR: max - min of p_succ over the kept children; NaN where none is kept
+    n_kept_N: NDArray[np.int64]  #: |S_u|
+    decision_point_N: NDArray[np.bool_]  #: two kept children or more, and SR > 0
+    update_MONK: Array  #: d over the kept children, as ideal_NK
+    alignment_MON: Array  #: cosine of g and d
+    gain_MON: Array  #: <g, d> / |d|
+    gain_se_MON: Array  #: its exact standard error
+    advantage_MN: Array  #: Adv, renormalised over the kept children whatever the support
+
+
+def score(
+    nodes: Nodes, *, n_sig: float, support: Support = "sliced", estimator: Estimator = "backup", half: int | None = None
+) -> Scores:
+    """Score all nodes of a table (method.md 1-4).
+
+    Raises ValueError for an unknown support, estimator or objective.
+    """
+    if support not in SUPPORTS:
+        raise ValueError(f"Unknown support {support!r}; allowed: {', '.join(SUPPORTS)}.")
+    estimates = estimate(nodes, n_sig=n_sig, estimator=estimator, half=half)
+    kept_NK = estimates.kept_NK
+    p_NK = cut(estimates.p_succ_NK, kept_NK)
+    range_N, n_kept_N = _success_rate_range(p_NK, kept_NK), kept_NK.sum(axis=1)
+    decision_point_N = (n_kept_N >= 2) & (range_N > SAME_RATE)
+
+    present_NK = nodes.kind_NK != ChildKind.ABSENT
+    student_NK = cut(nodes.logprob_NK, present_NK)
+    teacher_MNK = cut(nodes.teacher_logprob_MNK, present_NK)
+    if support == "renormalised":
+        student_NK, teacher_MNK = renormalise(student_NK, kept_NK), renormalise(teacher_MNK, kept_NK)
+        ideal_NK = ideal_gradient(student_NK, p_NK)
+    else:
+        ideal_NK = ideal_gradient(student_NK, p_NK, value=estimates.value_N)
+
+    n_teachers, n_objectives = len(nodes.teachers), len(nodes.objectives)
+    update_MONK = np.full((n_teachers, n_objectives, *kept_NK.shape), np.nan)
+    for o, name in enumerate(nodes.objectives):
+        if support == "renormalised":
+            update_MNK = objectives.update(name, student_NK, teacher_MNK)
+        else:
+            update_MNK = objectives.update_about(name, student_NK, teacher_MNK, nodes.fbar_MNO[:, :, o])
+        update_MONK[:, o] = cut(update_MNK, kept_NK)
+
+    whole_MONK, whole_NK = (lump(update_MONK), lump(ideal_NK)) if support == "lumped" else (update_MONK, ideal_NK)
+    alignment_MON = np.where(decision_point_N, cosine(whole_NK, whole_MONK), np.nan)
+    gain_MON = np.where(decision_point_N, gain(whole_NK, whole_MONK), np.nan)
+    gain_se_MON = gain_se(student_NK, update_MONK, estimates.variance_NK, support)
+    return Scores(
+        estimates=estimates,
+        ideal_NK=ideal_NK,
+        success_rate_range_N=range_N,
+        n_kept_N=n_kept_N,
+        decision_point_N=decision_point_N,
+        update_MONK=update_MONK,
+        alignment_MON=alignment_MON,
+        gain_MON=gain_MON,
+        gain_se_MON=np.where(np.isnan(gain_MON), np.nan, gain_se_MON),
+        advantage_MN=np.where(decision_point_N, teacher_advantage(student_NK, teacher_MNK, p_NK), np.nan),
+    )
+
+
+def _success_rate_range(p_NK: Array, kept_NK: NDArray[np.bool_]) -> Array:
+    highest_N = np.max(p_NK, axis=1, where=kept_NK, initial=-np.inf)
+    lowest_N = np.min(p_NK, axis=1, where=kept_NK, initial=np.inf)
+    return np.where(kept_NK.any(axis=1), highest_N - lowest_N, np.nan)

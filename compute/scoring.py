@@ -1,0 +1,176 @@
+"""What student and teacher say of every token, in chunks: no [T, V] array is ever kept.
+
+Both sides come as last hidden states [T, d]; each chunk of rows goes through the language-model heads, and
+everything exact is read off there (method.md 6): log-probabilities, entropies, divergences, top-K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compute.errors import ComputeError
+from compute.models import Model
+from store.schema import DIVERGENCES
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+#: From last hidden states [n, d] to log-probabilities [n, V], float32.
+LogProbs = Callable[[torch.Tensor], torch.Tensor]
+
+_CHUNK = 64
+_MIN_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StudentScores:
+    """The student along one response of T tokens; C most likely tokens."""
+
+    logprob_T: Float32
+    entropy_T: Float32
+    topk_token_id_TC: Int32
+    topk_logprob_TC: Float32
+    tail_mass_T: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherScores:
+    """One teacher along one response, beside the student; D divergences in the order of the schema."""
+
+    logprob_T: Float32
+    entropy_T: Float32
+    divergence_TD: Float32
+    topk_token_id_TC: Int32
+    topk_logprob_TC: Float32
+    student_logprob_at_topk_TC: Float32
+    logprob_at_student_topk_TC: Float32
+    tail_mass_T: Float32
+    #: largest |P_j (l_j - lbar)| over tokens j, l = log T/P: the reverse-KL gradient (method.md 3.2)
+    gradient_T: Float32
+    #: largest |T_j - P_j| over tokens j
+    difference_T: Float32
+
+
+def log_probs(logits: Callable[[torch.Tensor], torch.Tensor], temperature: float = 1.0) -> LogProbs:
+    """The log-probabilities at `temperature` behind a model's `logits`."""
+    return lambda states: torch.log_softmax(logits(states) / temperature, dim=-1)
+
+
+@torch.inference_mode()
+def states(model: Model, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> torch.Tensor:
+    """Last hidden states [T + 1, d] along a response: row t predicts response token t, the last row what would follow.
+
+    Raises `ComputeError` where prompt and response are longer than the model's window.
+    """
+    length = len(prompt_ids) + len(response_ids)
+    if model.window is not None and length > model.window:
+        raise ComputeError(f"{length} tokens of prompt and response do not fit the window of {model.name}, {model.window} tokens.")
+    ids = torch.tensor([[*prompt_ids, *response_ids]], device=model.device)
+    hidden: torch.Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+    return hidden[len(prompt_ids) - 1 :]
+
+
+@torch.inference_mode()
+def score_student(log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int) -> StudentScores:
+    """Score a response of T tokens from its states [T, d] (row t predicts token t)."""
+    parts = []
+    for rows in _chunks(len(token_ids)):
+        logp = log_probs(states[rows])
+        taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logp.device)
+        top_logp, top_ids = logp.topk(min(top_k, logp.shape[-1]), dim=-1)
+        parts.append(
+            (
+                _at(logp, taken[:, None])[:, 0],
+                _entropy(logp),
+                top_ids.int(),
+                top_logp,
+                _tail(top_logp),
+            )
+        )
+    return StudentScores(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def score_teacher(
+    student: LogProbs,
+    student_states: torch.Tensor,
+    teacher: LogProbs,
+    teacher_states: torch.Tensor,
+    token_ids: NDArray[np.integer],
+    student_topk_TC: Int32,
+) -> TeacherScores:
+    """Score the same T tokens under a teacher; states [T, d] of both sides, widths may differ."""
+    parts = []
+    top_k = student_topk_TC.shape[1]
+    for rows in _chunks(len(token_ids)):
+        logp, logt = student(student_states[rows]), teacher(teacher_states[rows])
+        logp = logp.to(logt.device)
+        p, t = logp.exp(), logt.exp()
+        taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logt.device)
+        student_top = torch.as_tensor(student_topk_TC[rows], dtype=torch.long, device=logt.device)
+        top_logt, top_ids = logt.topk(top_k, dim=-1)
+        ratio = logt - logp
+        weighted = _product(p, ratio)
+        kl_student_teacher = -weighted.sum(-1)
+        kl_teacher_student = _product(t, ratio).sum(-1)
+        log_mean = torch.logaddexp(logp, logt) - float(np.log(2.0))
+        js = 0.5 * (_product(p, logp - log_mean) + _product(t, logt - log_mean)).sum(-1)
+        difference = t - p
+        divergences = {
+            "kl_student_teacher": kl_student_teacher.clamp_min(0.0),
+            "kl_teacher_student": kl_teacher_student.clamp_min(0.0),
+            "js": js.clamp_min(0.0),
+            "l2": difference.norm(dim=-1),
+            "cosine": (p * t).sum(-1) / (p.norm(dim=-1) * t.norm(dim=-1)),
+        }
+        parts.append(
+            (
+                _at(logt, taken[:, None])[:, 0],
+                _entropy(logt),
+                torch.stack([divergences[name] for name in DIVERGENCES], dim=-1),
+                top_ids.int(),
+                top_logt,
+                _at(logp, top_ids),
+                _at(logt, student_top),
+                _tail(top_logt),
+                (weighted + p * kl_student_teacher[:, None]).abs().amax(-1),
+                difference.abs().amax(-1),
+            )
+        )
+    return TeacherScores(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def exact(log_probs: LogProbs, states: torch.Tensor) -> NDArray[np.float64]:
+    """Log-probabilities of the whole vocabulary [n, V] at a few rows of states [n, d], in float64."""
+    # One row and one of a larger batch may differ in the last bit; at a fixed number of rows they do not.
+    padded = states[torch.arange(max(len(states), _MIN_ROWS), device=states.device) % len(states)]
+    found: NDArray[np.float64] = torch.log_softmax(log_probs(padded).double(), dim=-1)[: len(states)].cpu().numpy()
+    return found
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    for start in range(0, length, _CHUNK):
+        yield slice(start, min(start + _CHUNK, length))
+
+
+def _at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return values.gather(-1, ids)
+
+
+def _product(mass: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """mass * value, 0 where there is no mass: log-ratios may be infinite there."""
+    return torch.where(mass > 0, mass * value, 0.0)
+
+
+def _entropy(logp: torch.Tensor) -> torch.Tensor:
+    return -_product(logp.exp(), logp).sum(-1)
+
+
+def _tail(top_logp: torch.Tensor) -> torch.Tensor:
+    """Mass outside the top-K; sums that round above 1 leave none."""
+    return (1.0 - top_logp.exp().sum(-1)).clamp_min(0.0)

@@ -1,0 +1,183 @@
+"""Distributions and tests, in numpy alone.
+
+The incomplete beta function gives Beta and t quantiles; questions are the unit of every interval (method.md 4).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+#: Fewer questions than this carry no interval.
+MIN_QUESTIONS = 6
+#: Up to this many differences the sign-flip test goes through all 2^n signs.
+EXACT_FLIPS = 12
+FLIP_DRAWS = 10_000
+
+_lgamma = np.frompyfunc(math.lgamma, 1, 1)
+_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over questions with its confidence interval; NaN ends where there are too few questions."""
+
+    mean: float
+    low: float
+    high: float
+    n: int  #: questions
+
+
+def log_beta(a: ArrayLike, b: ArrayLike) -> Array:
+    """log B(a, b)."""
+    a, b = np.broadcast_arrays(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    return np.asarray(_lgamma(a) + _lgamma(b) - _lgamma(a + b), dtype=np.float64)
+
+
+def beta_cdf(x: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
+    """The regularised incomplete beta function I_x(a, b): the probability that Beta(a, b) is below x.
+
+    Absolute error below 1e-11 for a, b up to 1e4 and 1e-9 up to 1e6.
+    """
+    x_, a_, b_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (x, a, b)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.log(x_) - np.log1p(-x_)
+    F = np.exp(_log_cdf(t.ravel(), a_.ravel(), b_.ravel(), log_beta(a_, b_).ravel()))
+    return F.reshape(x_.shape)
+
+
+def _log_cdf(t: Array, a: Array, b: Array, log_B: Array) -> Array:
+    """log I_x(a, b) at t = logit x, which keeps the digits of both x and 1 - x.
+
+    A continued fraction (modified Lentz) on the side of the mean where it converges quickly.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        swap = t > np.log((a + 1.0) / (b + 1.0))
+        t, p, q = np.where(swap, -t, t), np.where(swap, b, a), np.where(swap, a, b)
+        log_front = -p * np.logaddexp(0.0, -t) - q * np.logaddexp(0.0, t) - log_B - np.log(p)
+        log_tail = log_front + np.log(_beta_fraction(1.0 / (1.0 + np.exp(-t)), p, q))
+        return np.where(swap, np.log1p(-np.exp(np.minimum(log_tail, 0.0))), np.minimum(log_tail, 0.0))
+
+
+def _beta_fraction(x: Array, a: Array, b: Array) -> Array:
+    """The continued fraction of I_x(a, b), elementwise until each has converged."""
+    tiny = 1e-300
+    result = np.ones_like(x)
+    rows = np.flatnonzero(~np.isnan(x + a + b))
+    x, a, b = x[rows], a[rows], b[rows]
+    c = np.ones_like(x)
+    d = 1.0 - (a + b) * x / (a + 1.0)
+    d = 1.0 / np.where(np.abs(d) < tiny, tiny, d)
+    h = d.copy()
+    for m in range(1, 100_000):
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0)),
+        ):
+            d = 1.0 + numerator * d
+            d = 1.0 / np.where(np.abs(d) < tiny, tiny, d)
+            c = 1.0 + numerator / c
+            c = np.where(np.abs(c) < tiny, tiny, c)
+            step = c * d
+            h = h * step
+        open_ = np.abs(step - 1.0) > 1e-15
+        if m % 4 == 0 or not open_.any():
+            result[rows[~open_]] = h[~open_]
+            rows = rows[open_]
+            x, a, b, c, d, h = np.stack([x, a, b, c, d, h])[:, open_]
+            if not rows.size:
+                break
+    return result
+
+
+def beta_quantile(p: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
+    """The x with I_x(a, b) = p."""
+    p_, a_, b_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (p, a, b)))
+    # Counts repeat: the same few thousand (p, a, b) stand for all children of a study.
+    unique, back = np.unique(np.stack([p_.ravel(), a_.ravel(), b_.ravel()]), axis=1, return_inverse=True)
+    return _beta_quantile(*unique)[back.ravel()].reshape(p_.shape)
+
+
+def _beta_quantile(p: Array, a: Array, b: Array) -> Array:
+    """Newton's method for log F(t) = log p, where F is the distribution of t = logit x.
+
+    log F is concave and rises, so that from the second step on t rises to the root and cannot leave it. Upper
+    quantiles are lower ones of 1 - x.
+    """
+    x = np.where((p == 0.0) | (p == 1.0), p, np.nan)
+    rows = np.flatnonzero((p > 0.0) & (p < 1.0) & (a > 0.0) & (b > 0.0) & np.isfinite(a + b))
+    p, a, b = p[rows], a[rows], b[rows]
+    upper = p > 0.5
+    p, a, b = np.where(upper, 1.0 - p, p), np.where(upper, b, a), np.where(upper, a, b)
+    log_B, t = log_beta(a, b), np.log(a / b)
+    for _ in range(1000):
+        with np.errstate(over="ignore"):
+            x[rows] = 1.0 / (1.0 + np.exp(np.where(upper, t, -t)))
+        log_F = _log_cdf(t, a, b, log_B)
+        log_density = -a * np.logaddexp(0.0, -t) - b * np.logaddexp(0.0, t) - log_B
+        miss = np.log(p) - log_F
+        step = miss * np.exp(log_F - log_density)
+        # Done where t has its digits, or where the rounding of log F (which grows with a + b) is all that is left.
+        open_ = (np.abs(step) > 1e-12 * np.maximum(1.0, np.abs(t))) & (np.abs(miss) > 1e-15 * (a + b))
+        if not open_.any():
+            break
+        rows, upper = rows[open_], upper[open_]
+        p, a, b, log_B, t = np.stack([p, a, b, log_B, t + step])[:, open_]
+    return x
+
+
+def normal_cdf(x: ArrayLike) -> Array:
+    """The standard normal distribution function."""
+    return np.asarray(_erfc(-np.asarray(x, dtype=np.float64) / math.sqrt(2.0)), dtype=np.float64) / 2.0
+
+
+@cache
+def t_quantile(p: float, df: float) -> float:
+    """Quantile of Student's t with `df` degrees of freedom."""
+    if p == 0.5:
+        return 0.0
+    x = float(beta_quantile(2.0 * min(p, 1.0 - p), df / 2.0, 0.5))
+    return math.copysign(math.sqrt(df * (1.0 - x) / x), p - 0.5)
+
+
+def t_interval(question_means: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean over questions with a t interval. NaN questions are left out; fewer than 6 carry no interval.
+
+    Percentile bootstrap covers 81-88 % with 6-8 questions; t covers 95-97 % (89-93 % on exponential data).
+    """
+    x_Q = np.asarray(question_means, dtype=np.float64)
+    x_Q = x_Q[np.isfinite(x_Q)]
+    n = x_Q.size
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    centre = float(x_Q.mean())
+    if n < MIN_QUESTIONS:
+        return Interval(centre, math.nan, math.nan, n)
+    half_width = t_quantile(0.5 + level / 2.0, n - 1) * float(x_Q.std(ddof=1)) / math.sqrt(n)
+    return Interval(centre, centre - half_width, centre + half_width, n)
+
+
+def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
+    """Two-sided p-value that paired differences (one a question) are symmetric about 0, by flipping their signs.
+
+    All 2^n signs up to EXACT_FLIPS differences, else FLIP_DRAWS seeded draws (the observed signs counted among
+    them, so that p is never 0). NaN differences are left out; NaN where none is left.
+    """
+    d_Q = np.asarray(differences, dtype=np.float64)
+    d_Q = d_Q[np.isfinite(d_Q)]
+    n = d_Q.size
+    if n == 0:
+        return math.nan
+    # Sums that differ by rounding only are ties.
+    bar = abs(float(d_Q.sum())) - 1e-12 * float(np.abs(d_Q).sum())
+    if n <= EXACT_FLIPS:
+        signs_FQ = 1.0 - 2.0 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
+        return float(np.mean(np.abs(signs_FQ @ d_Q) >= bar))
+    signs_FQ = np.random.default_rng(seed).choice((-1.0, 1.0), (FLIP_DRAWS, n))
+    return float((1 + np.count_nonzero(np.abs(signs_FQ @ d_Q) >= bar)) / (FLIP_DRAWS + 1))

@@ -1,0 +1,125 @@
+"""The explorer: an app around one store. `browse` runs it, `OpdTui` is it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.app import App, SystemCommand
+from textual.message import Message
+from textual.screen import Screen
+from textual.theme import Theme
+
+from opd_tui.loader import OPEN, Answer, Broken, Failed, Loader
+from opd_tui.metrics import METRICS, Metric, metric
+from opd_tui.palette import Depth, Palette, depth_of
+from opd_tui.screens.browse import Browse
+from store.errors import StoreError
+
+DARK = Theme(
+    name="opd-dark", dark=True, primary="#8ab4f0", accent="#8ab4f0", secondary="#c58af0", warning="#e09a5c", error="#e09a5c",
+    success="#7fb2ea", foreground="#d9dce1", background="#101216", surface="#161a20", panel="#1b2028",
+    variables={"border": "#414a57"},
+)  # fmt: skip
+LIGHT = Theme(
+    name="opd-light", dark=False, primary="#1f5fa8", accent="#1f5fa8", secondary="#7a34b0", warning="#9c4f0c", error="#9c4f0c",
+    success="#1f5fa8", foreground="#1d2025", background="#fbfbfc", surface="#f2f3f5", panel="#e9ebef",
+    variables={"border": "#c3c8d0"},
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asked to see first. The teacher is an id; whether it exists shows when the store is open."""
+
+    at: str | None = None
+    teacher: str | None = None
+    metric: Metric = METRICS[0]
+
+
+class OpdTui(App[None]):
+    """The explorer of one store."""
+
+    TITLE = "opd-tui"
+    CSS_PATH = "app.tcss"
+
+    class Delivered(Message):
+        """An answer of the loader, in the app's own queue."""
+
+        def __init__(self, answer: Answer) -> None:
+            super().__init__()
+            self.answer = answer
+
+    def __init__(self, path: str, wish: Wish | None = None, *, depth: Depth | None = None) -> None:
+        """The store at `path`. `depth`: how many colours to use, where the terminal is not to be asked."""
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
+        self.path = path
+        self._depth = depth
+        self.failure: StoreError | None = None  #: why the store could not be opened
+        self.loader = Loader(path, self._deliver)
+        self._wish = wish or Wish()
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def _deliver(self, answer: Answer) -> None:
+        self.post_message(self.Delivered(answer))
+
+    @property
+    def palette(self) -> Palette:
+        """What this terminal can show, on the ground of the current theme."""
+        depth = self._depth or depth_of(self.console.color_system, self.no_color)
+        return Palette(depth, self.current_theme.dark)
+
+    def get_default_screen(self) -> Screen[None]:
+        """Browse is the first screen."""
+        return Browse(self.loader, self.palette, self._wish.at, self._wish.teacher, self._wish.metric)
+
+    def on_mount(self) -> None:
+        """Open the store, once the first picture is on the screen."""
+        self.theme_changed_signal.subscribe(self, lambda _: self._browse_screen.use(self.palette))
+        self.call_after_refresh(self.loader.start)
+
+    def on_unmount(self) -> None:
+        """No more answers."""
+        self.loader.stop()
+
+    @property
+    def _browse_screen(self) -> Browse:
+        return next(screen for screen in self.screen_stack if isinstance(screen, Browse))
+
+    def on_opd_tui_delivered(self, message: Delivered) -> None:
+        """Hand an answer to the screen; what no screen can go on with ends the app."""
+        match message.answer:
+            case Broken(error):
+                raise error
+            case Failed(request, sentence) if request == OPEN:
+                self.failure = StoreError(sentence)
+                self.exit(return_code=1)
+            case answer:
+                self._browse_screen.receive(answer)
+
+    def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        yield from super().get_system_commands(screen)
+        if isinstance(screen, Browse):
+            yield from screen.commands()
+
+
+def browse(path: str, *, at: str | None = None, teacher: str | None = None, metric: str | None = None) -> int:
+    """Explore the store at `path` until the user leaves. Returns the exit code.
+
+    `at` is QUESTION/ROLLOUT/TOKEN, `teacher` a teacher's id, `metric` what to colour by. Raises ValueError for an
+    unknown metric, and StoreError, with one sentence, where the store cannot be opened.
+    """
+    app = OpdTui(path, Wish(at, teacher, _metric(metric)))
+    app.run()
+    if app.failure is not None:
+        raise app.failure
+    return app.return_code or 0
+
+
+def _metric(key: str | None) -> Metric:
+    return METRICS[0] if key is None else metric(key)

@@ -1,0 +1,256 @@
+"""The command `opd-tui`: one function per word a user types. Errors are caught here, and nowhere below.
+
+Exit codes: 0 done, 1 failed (one sentence on stderr; --debug shows the traceback), 2 wrong usage,
+130 interrupted and resumable. Imports stay inside the functions: browsing must not load torch, nor anything
+else that it does not show.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from opd_tui.guard import ForeignModule, check_packages
+
+if TYPE_CHECKING:
+    from compute.runner import Setup
+
+app = typer.Typer(
+    name="opd-tui",
+    help="The microscope for on-policy distillation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A study file; `opd-tui init` writes one.")]
+Device = Annotated[str, typer.Option(help="Run every model here instead of where the study says: cpu, cuda, cuda:1, ...")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
+    """The microscope for on-policy distillation."""
+    _DEBUG.append(debug)
+
+
+#: Whether --debug was given; the edge below asks after the command is over.
+_DEBUG: list[bool] = []
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the store goes.")] = Path("opd-tui-demo.zarr"),
+) -> None:
+    """Compute the built-in study on two tiny models, then open it; without a terminal, print its summary."""
+    from opd_tui.examples import example_folder, extra_missing
+
+    folder = example_folder("chain_sums")
+    path = str(out)
+    if extra_missing():
+        path = str(folder / "chain_sums.zarr")
+        print("The extra [compute] is not installed, so this is the store that comes with opd-tui.", file=sys.stderr)
+    else:
+        _compute(folder / "study.toml", out, "", 0)
+    if sys.stdout.isatty() and sys.stdin.isatty():
+        _browse(path, None, None, None)
+    else:
+        from opd_tui.summary_table import print_summary
+
+        print_summary(path)
+
+
+@app.command()
+def init(
+    example: Annotated[str, typer.Option("--from", help="Start from a built-in example: chain_sums, smollm2_chain_sums, smollm2_boolq.")] = "",
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("study.toml"),
+) -> None:
+    """Write a commented study file."""
+    from opd_tui.examples import example_study
+
+    if example:
+        text = example_study(example)
+    else:
+        from compute.template import study_template
+
+        text = study_template()
+    if out.exists():
+        raise typer.BadParameter(f"{out} exists already; give another name with -o.")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _Failure(f"{out} cannot be written: {error.strerror}.") from None
+    print(f"{out} is written. Fill it in, look at the prompts with `opd-tui compute {out} --preview`, then compute.")
+
+
+@app.command()
+def compute(
+    study: StudyPath,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="S.zarr", help="The store; computing goes on where it stopped.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the exact prompts of student and teachers, and end.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Compute at most so many further questions; 0 for all.")] = 0,
+    device: Device = "",
+) -> None:
+    """Compute a study into a store. Resumes by itself."""
+    if preview:
+        _preview(study, device)
+        return
+    if out is None:
+        raise typer.BadParameter("Say where the store goes: -o S.zarr.")
+    _compute(study, out, device, limit)
+
+
+@app.command()
+def browse(
+    path: StorePath,
+    at: Annotated[str | None, typer.Option(metavar="QUESTION/ROLLOUT/TOKEN", help="Open there.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher to look through.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What colours the tokens.")] = None,
+) -> None:
+    """Open the explorer on a store."""
+    _browse(path, at, teacher, metric)
+
+
+@app.command()
+def info(path: StorePath, json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Say what is in a store, and how far it is."""
+    from opd_tui.info import describe, print_info
+
+    description = describe(path)
+    if json:
+        import json as library
+
+        print(library.dumps(description, indent=2))
+    else:
+        print_info(description)
+
+
+@app.command()
+def export(
+    path: StorePath,
+    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output.")],
+    format: Annotated[Literal["jsonl", "csv"], typer.Option("--format", help="One token under one teacher a row.")] = "jsonl",
+    question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
+    rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher (repeatable).")] = None,
+    tokens: Annotated[str, typer.Option(metavar="A:B", help="Only token positions A to B - 1.")] = "",
+) -> None:
+    """Write a slice of a store to a file."""
+    from opd_tui.export import Selection, parse_range, write
+
+    try:
+        positions = parse_range(tokens)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions)
+    n = write(path, selection, format, out)
+    if out != "-":
+        print(f"{n:,} rows are in {out}.")
+
+
+class _Failure(Exception):
+    """A failure of the command itself, in one sentence."""
+
+
+def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) -> None:
+    from opd_tui.app import browse
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise _Failure("The explorer needs a terminal; `opd-tui info` and `opd-tui export` do without.")
+    raise typer.Exit(browse(path, at=at, teacher=teacher, metric=metric))
+
+
+def _prepare(study: Path, device: str) -> Setup:
+    from compute.progress import Reporter
+    from compute.runner import prepare
+
+    return prepare(study, Reporter(0), device=device)
+
+
+def _compute(study: Path, out: Path, device: str, limit: int) -> None:
+    from compute.errors import Interrupted
+    from compute.progress import Reporter
+    from compute.runner import prepare, run
+
+    reporter = Reporter(0)
+    reporter.say("Loading models ...")
+    setup = prepare(study, reporter, device=device)
+    try:
+        outcome = run(setup, out, reporter, limit=limit)
+    except Interrupted as error:
+        raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
+    print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
+
+
+def _preview(study: Path, device: str) -> None:
+    from rich.console import Console
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from compute.runner import preview
+    from opd_tui.text import safe
+
+    setup = _prepare(study, device)
+    console = Console()
+    for who, prompt in preview(setup, setup.questions[0]):
+        console.print(Rule(Text(safe(who)), align="left"))
+        for line in prompt.split("\n"):
+            console.print(safe(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry of the console script: run the command, turn every known failure into one sentence and an exit code."""
+    _DEBUG.clear()
+    code = _guarded(lambda: app(standalone_mode=False))
+    sys.exit(code)
+
+
+def _guarded(command: Callable[[], object]) -> int:
+    import click
+
+    try:
+        check_packages()
+        result = command()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        return 1
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Say a known failure in one sentence; let an unknown one show itself."""
+    if isinstance(error, ForeignModule):  # nothing of ours can be imported then
+        print(f"opd-tui: {error}", file=sys.stderr)
+        return 1
+    from compute.errors import ComputeError, Interrupted
+    from opd_tui.text import safe
+    from store.errors import StoreError
+
+    if _DEBUG and _DEBUG[0]:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, Interrupted):
+        print(safe(str(error)), file=sys.stderr)
+        return 130
+    if isinstance(error, ComputeError | StoreError | _Failure):
+        sentence = str(error)
+        print(f"opd-tui: {safe(sentence[:1].upper() + sentence[1:])}", file=sys.stderr)
+    else:
+        print(f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)", file=sys.stderr)
+    return 1

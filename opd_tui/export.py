@@ -1,0 +1,218 @@
+"""Slices of a store as rows for people's own tools: one token under one teacher a row.
+
+The command `opd-tui export` and the explorer call `write`; `rows` is the same for Python.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+import store
+from compute.scores import Scores, score
+from store.errors import StoreError
+from store.reader import Store
+from store.schema import DIVERGENCES, ChildKind
+from store.tables import Nodes, Rollout
+
+Format = Literal["jsonl", "csv"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows: empty tuples and None mean all."""
+
+    questions: tuple[str, ...] = ()
+    rollouts: tuple[int, ...] = ()
+    teachers: tuple[str, ...] = ()
+    positions: tuple[int, int] | None = None
+
+
+def parse_range(text: str) -> tuple[int, int] | None:
+    """``A:B`` as two positions; either may be missing. Raises ValueError."""
+    if not text:
+        return None
+    first, colon, last = text.partition(":")
+    try:
+        found = int(first or 0), int(last) if last else sys.maxsize
+    except ValueError:
+        found = (0, -1)
+    if not colon or found[0] < 0 or found[1] < found[0]:
+        raise ValueError(f"--tokens {text!r} is no range; write A:B with 0 <= A <= B.")
+    return found
+
+
+def rows(opened: Store, selection: Selection) -> Iterator[Row]:
+    """The rows of a selection, by question, rollout, position and teacher. Raises `StoreError` for unknown names."""
+    teachers = selection.teachers or tuple(teacher.id for teacher in opened.teachers)
+    everything = opened.questions()
+    for name in selection.questions:
+        opened.question(name)  # an unknown name is an error, not an empty slice
+    for question in everything:
+        if selection.questions and question.id not in selection.questions:
+            continue
+        nodes = opened.nodes(question.id, teachers)
+        scores = score(nodes, n_sig=opened.attributes.n_sig)
+        for line in question.rollouts:
+            if not selection.rollouts or line.index in selection.rollouts:
+                rollout = opened.rollout(question.id, line.index, teachers)
+                yield from _rollout_rows(opened, rollout, nodes, scores, selection.positions)
+
+
+def write(path: str, selection: Selection, format: Format, out: str) -> int:
+    """Write a selection of the store at `path` to the file `out`, or to standard output for ``-``. Returns the number of rows.
+
+    A file appears only when it is whole.
+    """
+    opened = store.open(path)
+    found = rows(opened, selection)
+    if out == "-":
+        return _write(found, format, opened, sys.stdout)
+    target = Path(out)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            n = _write(found, format, opened, file)
+        unfinished.replace(target)
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return n
+
+
+def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str]) -> int:
+    n = 0
+    if format == "jsonl":
+        for n, row in enumerate(found, 1):  # noqa: B007  # the count outlives the loop
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        return n
+    columns = _columns(opened)
+    table = csv.DictWriter(file, columns, restval="", extrasaction="raise")
+    table.writeheader()
+    for n, row in enumerate(found, 1):  # noqa: B007
+        table.writerow({name: _cell(value) for name, value in _flat(row).items()})
+    return n
+
+
+def _columns(opened: Store) -> list[str]:
+    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in opened.attributes.objectives]
+    return [
+        *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
+        *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),
+        *("teacher_advantage", "success_rate_range", "n_kept", "children"),
+    ]
+
+
+def _flat(row: Row) -> Row:
+    flat: Row = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet runs a cell that begins like a formula; text from data is kept from that by a quote in front."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
+def _rollout_rows(
+    opened: Store, rollout: Rollout, nodes: Nodes, scores: Scores, positions: tuple[int, int] | None
+) -> Iterator[Row]:
+    node_at = {int(nodes.position_N[row]): int(row) for row in rollout.node_P}
+    first, last = positions or (0, len(rollout))
+    for position in range(first, min(last, len(rollout))):
+        token = int(rollout.token_id_T[position])
+        for m, teacher in enumerate(rollout.teachers):
+            row: Row = {
+                "question_id": rollout.question_id,
+                "rollout_index": rollout.index,
+                "correct": rollout.correct,
+                "position": position,
+                "token_id": token,
+                "token": _text(opened, token),
+                "student_logprob": _number(rollout.logprob_T[position]),
+                "student_entropy": _number(rollout.entropy_T[position]),
+                "teacher": teacher,
+                "teacher_logprob": _number(rollout.teacher_logprob_TM[position, m]),
+                "teacher_entropy": _number(rollout.teacher_entropy_TM[position, m]),
+            }
+            row |= {name: _number(rollout.divergence_TMD[position, m, d]) for d, name in enumerate(DIVERGENCES)}
+            node = node_at.get(position)
+            if node is not None and scores.decision_point_N[node]:
+                row |= _node_columns(opened, nodes, scores, node, nodes.teachers.index(teacher))
+            yield row
+
+
+def _node_columns(opened: Store, nodes: Nodes, scores: Scores, node: int, m: int) -> Row:
+    """What a decision point adds to a row."""
+    per_objective = {
+        "alignment": scores.alignment_MON[m, :, node],
+        "gain": scores.gain_MON[m, :, node],
+        "gain_se": scores.gain_se_MON[m, :, node],
+    }
+    return {
+        **{name: dict(zip(nodes.objectives, map(_number, values), strict=True)) for name, values in per_objective.items()},
+        "teacher_advantage": _number(scores.advantage_MN[m, node]),
+        "success_rate_range": _number(scores.success_rate_range_N[node]),
+        "n_kept": int(scores.n_kept_N[node]),
+        "children": _children(opened, nodes, scores, node, m),
+    }
+
+
+def _children(opened: Store, nodes: Nodes, scores: Scores, node: int, m: int) -> list[Row]:
+    estimates = scores.estimates
+    children = []
+    for child in np.flatnonzero(nodes.kind_NK[node] != ChildKind.ABSENT):
+        kind = ChildKind(int(nodes.kind_NK[node, child]))
+        token = int(nodes.token_NK[node, child])
+        children.append(
+            {
+                "token_id": token if token >= 0 else None,
+                "token": _text(opened, token) if token >= 0 else None,
+                "kind": kind.name.lower(),
+                "kept": bool(estimates.kept_NK[node, child]),
+                "student_logprob": _number(nodes.logprob_NK[node, child]),
+                "teacher_logprob": _number(nodes.teacher_logprob_MNK[m, node, child]),
+                "n_completions": int(estimates.n_NK[node, child]),
+                "n_success": int(estimates.n_success_NK[node, child]),
+                "n_effective": _number(estimates.effective_n_NK[node, child]),
+                "p_succ": _number(estimates.p_succ_NK[node, child]),
+                "p_succ_low": _number(estimates.low_NK[node, child]),
+                "p_succ_high": _number(estimates.high_NK[node, child]),
+            }
+        )
+    return children
+
+
+def _text(opened: Store, token: int) -> str:
+    return opened.vocab.bytes_of(token).decode("utf-8", "replace")
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number: nothing for what is not finite, and no digits beyond what the type holds."""
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return float(str(np.float32(number))) if isinstance(value, np.float32 | np.float16) else number

@@ -1,0 +1,199 @@
+"""What panes show: plain numbers and safe text, frozen. Made by `opd_tui.pages`, drawn by `opd_tui.widgets`.
+
+Nothing here needs numpy, so that panes can be imported before the first paint. NaN means: no such number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opd_tui.palette import Scale
+from opd_tui.text import Safe
+
+
+@dataclass(frozen=True, slots=True)
+class Colouring:
+    """A value for every token (NaN: none here), the scale it is read on, and where its sign is uncertain."""
+
+    values: Sequence[float]
+    scale: Scale
+    uncertain: frozenset[int] = frozenset()
+
+
+NO_COLOURING = Colouring((), Scale(0.0, 1.0, diverging=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with its 95 % interval, and apart for correct and incorrect rollouts."""
+
+    mean: float
+    low: float
+    high: float
+    correct: float
+    incorrect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the scored nodes of a rollout or question come to, under one teacher and objective."""
+
+    mean: float
+    worst: float
+    n_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionFacts:
+    """One line of the list of questions."""
+
+    id: str  #: as stored; never drawn
+    label: Safe
+    number: int
+    n_rollouts: int
+    n_correct: int
+    left_out: str  #: why it was not scored, "" where it was
+    rollouts: tuple[RolloutFacts, ...]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the rollouts that were correct."""
+        return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutFacts:
+    """One line of the list of rollouts."""
+
+    index: int
+    correct: bool
+    truncated: bool
+    representative: bool
+    n_tokens: int
+    n_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherFacts:
+    """A teacher of the study."""
+
+    id: str  #: as stored; never drawn
+    label: Safe
+    description: Safe
+    null: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What is in the store."""
+
+    title: Safe
+    student: Safe
+    teachers: tuple[TeacherFacts, ...]
+    objectives: tuple[Safe, ...]
+    n_planned: int
+    questions: tuple[QuestionFacts, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned question is there."""
+        return len(self.questions) >= self.n_planned
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFacts:
+    """A child of a node: how likely, how good, and where the two gradients push it."""
+
+    label: Safe
+    token_id: int
+    kind: str  #: "", "path", "rest" or "end"
+    taken: bool  #: the rollout went on with it
+    kept: bool  #: it has counts enough to be part of the score
+    p_student: float
+    p_teacher: float
+    p_succ: float
+    low: float
+    high: float
+    n: float  #: effective count of completions; infinite where the outcome is exact
+    ideal: float
+    update: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveFacts:
+    """What one objective's update is worth at a node."""
+
+    label: Safe
+    alignment: float
+    gain: float
+    gain_se: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A node under one teacher."""
+
+    row: int
+    number: int  #: place among the rollout's nodes, from 1
+    n_nodes: int
+    reason: str  #: why it is no decision point, "" where it is one
+    n_kept: int
+    success_range: float
+    value: float
+    advantage: float
+    judged_only: bool  #: the teacher did not nominate this position
+    objectives: tuple[ObjectiveFacts, ...]
+    children: tuple[ChildFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that might have come instead."""
+
+    label: Safe
+    p_student: float
+    p_teacher: float
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """A token under one teacher."""
+
+    position: int
+    n_tokens: int
+    label: Safe
+    token_id: int
+    tool: bool  #: written by a tool, not by the student
+    logprob: float
+    entropy: float
+    teacher_logprob: float
+    teacher_entropy: float
+    kl_student_teacher: float
+    kl_teacher_student: float
+    js: float
+    student_top: tuple[Candidate, ...]
+    teacher_top: tuple[Candidate, ...]
+    student_tail: float
+    teacher_tail: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherLine:
+    """One teacher at the token under the cursor, and over the rollout."""
+
+    teacher: TeacherFacts
+    alignment: float
+    gain: float
+    trace: tuple[float, ...]  #: alignment at the rollout's nodes, in order
+    here: int | None  #: which node of the trace is under the cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text to be read: a prompt, or a completion with how it ended."""
+
+    heading: str
+    body: tuple[Safe, ...]  #: paragraphs
+    verdict: bool | None = None

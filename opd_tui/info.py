@@ -1,0 +1,63 @@
+"""What is in a store, and how far it is: the command `opd-tui info`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import store
+from opd_tui.text import safe
+
+
+def describe(path: str) -> dict[str, Any]:
+    """The store at `path` as the stable JSON contract of `opd-tui info --json`."""
+    opened = store.open(path)
+    attributes, counts = opened.attributes, opened.counts()
+    return {
+        "schema": "opd-tui/info/1",
+        "study_hash": attributes.study_hash,
+        "student": attributes.student,
+        "teachers": [
+            {
+                "id": one.id,
+                "kind": one.kind,
+                "context": one.context,
+                "model": one.model,
+                "null": one.null,
+                "description": one.description,
+            }
+            for one in attributes.teachers
+        ],
+        "objectives": list(attributes.objectives),
+        "n_questions_planned": counts.n_questions_planned,
+        "n_questions_done": counts.n_questions_done,
+        "n_rollouts": counts.n_rollouts,
+        "n_tokens": counts.n_tokens,
+        "n_nodes": counts.n_nodes,
+        "n_completions": counts.n_completions,
+        "complete": counts.n_questions_done >= counts.n_questions_planned,
+    }
+
+
+def print_info(description: dict[str, Any]) -> None:
+    """The same for people."""
+    table = Table.grid(padding=(0, 2))
+    done, planned = description["n_questions_done"], description["n_questions_planned"]
+    rows = {
+        "student": description["student"],
+        "questions": f"{done:,} of {planned:,}" + ("" if description["complete"] else " (go on with opd-tui compute)"),
+        "rollouts": f"{description['n_rollouts']:,}",
+        "tokens": f"{description['n_tokens']:,}",
+        "nodes": f"{description['n_nodes']:,}",
+        "completions": f"{description['n_completions']:,}",
+        "objectives": ", ".join(description["objectives"]),
+        "study hash": description["study_hash"],
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, "bold"), Text(safe(str(value))))
+    for teacher in description["teachers"]:
+        table.add_row(Text("teacher", "bold"), Text(safe(f"{teacher['id']}: {teacher['description']}")))
+    Console().print(table)

@@ -1,0 +1,168 @@
+"""Reads the store in threads of its own and hands over one frozen message per answer.
+
+Knows nothing of Textual: answers go to `deliver`, from whichever thread made them. numpy, TensorStore and the
+store's reader are imported in the first job, so that the first paint waits for none of them. Two threads: one for
+what a person waits for, one for the whole study.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from opd_tui.facts import Catalogue, Passage
+from store.errors import StoreError
+
+if TYPE_CHECKING:
+    from opd_tui.overview import Overview
+    from opd_tui.pages import RolloutPage
+    from opd_tui.reading import Library
+
+
+#: Requests that are no page.
+OPEN, POLL, SURVEY, PREFETCH = 0, -1, -2, -3
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The store is open; or, later, it has grown."""
+
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The store was looked at again: what is in it now, or None where nothing is new."""
+
+    catalogue: Catalogue | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The rollout that was asked for by `request`."""
+
+    request: int
+    page: RolloutPage
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """The whole study is scored."""
+
+    overview: Overview
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The passages that were asked for by `request`."""
+
+    request: int
+    title: str
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
+
+    request: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A job failed in a way that only a programmer can understand."""
+
+    error: Exception
+
+
+Answer = Opened | Polled | Loaded | Surveyed | Texts | Failed | Broken
+Deliver = Callable[[Answer], None]
+Job = Callable[["Library"], Answer | None]
+
+
+class Loader:
+    """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
+
+    def __init__(self, path: str, deliver: Deliver) -> None:
+        self.path = path
+        self._deliver = deliver
+        self._newest = 0
+        self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+        self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+
+    def start(self) -> None:
+        """Open the store. Answer: Opened, or Failed(OPEN)."""
+        threading.Thread(target=self._open, name="opd-tui-pages", daemon=True).start()
+
+    def stop(self) -> None:
+        """No more jobs."""
+        self._newest = -1
+        self._desk.put(None)
+        self._survey.put(None)
+
+    def rollout(self, question_id: str, index: int) -> int:
+        """Ask for a rollout. Answer: Loaded with the request returned here, unless another one is asked for before."""
+        self._newest += 1
+        request = self._newest
+
+        def job(library: Library) -> Answer | None:
+            return Loaded(request, library.rollout(question_id, index)) if request == self._newest else None
+
+        def prefetch(library: Library) -> None:
+            if request == self._newest:
+                library.prefetch(question_id, index)
+
+        self._desk.put((request, job))
+        self._desk.put((PREFETCH, prefetch))
+        return request
+
+    def prompts(self, request: int, question_id: str, teacher: int) -> None:
+        """Ask for what student and teacher were asked. Answer: Texts."""
+        self._desk.put((request, lambda library: Texts(request, "prompts", library.prompts(question_id, teacher))))
+
+    def completions(self, request: int, question_id: str, node: int, token_id: int) -> None:
+        """Ask for the kept completions of a node's child. Answer: Texts."""
+        self._desk.put((request, lambda library: Texts(request, "completions", library.completions(question_id, node, token_id))))
+
+    def poll(self) -> None:
+        """Ask whether the store has grown. Answer: Polled."""
+        self._desk.put((POLL, lambda library: Polled(library.catalogue() if library.refresh() else None)))
+
+    def survey(self) -> None:
+        """Ask for the whole study's scores. Answer: Surveyed."""
+        self._survey.put((SURVEY, lambda library: Surveyed(library.overview())))
+
+    def _open(self) -> None:
+        try:
+            from opd_tui.reading import Library
+
+            library = Library(self.path)
+            answer: Answer = Opened(library.catalogue())
+        except StoreError as error:
+            answer = Failed(OPEN, str(error))
+        except Exception as error:  # noqa: BLE001 (as below)
+            answer = Broken(error)
+        self._hand_over(answer)
+        if isinstance(answer, Opened):
+            threading.Thread(target=self._work, args=(library, self._survey), name="opd-tui-survey", daemon=True).start()
+            self._work(library, self._desk)
+
+    def _work(self, library: Library, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:
+        while (job := jobs.get()) is not None:
+            request, task = job
+            try:
+                answer = task(library)
+            except StoreError as error:
+                answer = Failed(request, str(error))
+            except Exception as error:  # noqa: BLE001 (the edge of the thread: the app raises it again)
+                answer = Broken(error)
+            if answer is not None:
+                self._hand_over(answer)
+
+    def _hand_over(self, answer: Answer) -> None:
+        if self._newest >= 0:
+            self._deliver(answer)

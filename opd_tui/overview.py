@@ -1,0 +1,101 @@
+"""What the lists and the teacher strip say of the whole study. Imported after the first paint, as `opd_tui.pages`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute.scores import Scores
+from compute.statistics import Interval
+from compute.summary import summarise
+from opd_tui.facts import Mean, Score
+from store.tables import Nodes, Paths
+
+NOTHING = Score(nan, nan, 0)
+NO_MEAN = Mean(nan, nan, nan, nan, nan)
+
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Mean and worst alignment of every question and rollout, and every teacher's means. L: rollouts with nodes, Q: questions."""
+
+    place_Q: Mapping[int, int]  #: number of a question to its place on the question axis
+    place_L: Mapping[tuple[int, int], int]  #: question number and rollout index to its place on the rollout axis
+    mean_MOQ: Array
+    worst_MOQ: Array
+    n_MOQ: Array
+    mean_MOL: Array
+    worst_MOL: Array
+    n_MOL: Array
+    means: Mapping[tuple[int, int], Mean]  #: by teacher and objective
+
+    def question(self, number: int, teacher: int, objective: int) -> Score:
+        """All nodes of a question, nodes that paths share once."""
+        place = self.place_Q.get(number)
+        if place is None:
+            return NOTHING
+        at = (teacher, objective, place)
+        return Score(float(self.mean_MOQ[at]), float(self.worst_MOQ[at]), int(self.n_MOQ[at]))
+
+    def rollout(self, number: int, index: int, teacher: int, objective: int) -> Score:
+        """The nodes along a rollout."""
+        place = self.place_L.get((number, index))
+        if place is None:
+            return NOTHING
+        at = (teacher, objective, place)
+        return Score(float(self.mean_MOL[at]), float(self.worst_MOL[at]), int(self.n_MOL[at]))
+
+    def mean(self, teacher: int, objective: int) -> Mean:
+        """A teacher over the whole study."""
+        return self.means.get((teacher, objective), NO_MEAN)
+
+
+def overview(nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[int, int], Mean]) -> Overview:
+    """Means over the decision points of `nodes`, by question and by rollout."""
+    numbers, question_N = np.unique(nodes.question_N, return_inverse=True)
+    rollout_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
+    by_question = _by_group(scores.alignment_MON, question_N, len(numbers))
+    by_rollout = _by_group(scores.alignment_MON[:, :, paths.node_P], rollout_P, len(paths.question_L))
+    keys = zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True)
+    return Overview(
+        {int(number): place for place, number in enumerate(numbers)},
+        {key: place for place, key in enumerate(keys)},
+        *by_question,
+        *by_rollout,
+        means,
+    )
+
+
+def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, int], Mean]:
+    """Mean alignment over questions by teacher and objective, with its interval, and apart by outcome."""
+    found: dict[tuple[int, int], dict[str, Interval]] = {}
+    for row in summarise(nodes, paths, scores, null_teachers=nodes.teachers).rows:
+        key = nodes.teachers.index(row.teacher), nodes.objectives.index(row.objective)
+        found.setdefault(key, {})[row.outcome] = row.alignment
+    return {
+        key: Mean(by["all"].mean, by["all"].low, by["all"].high, by["correct"].mean, by["incorrect"].mean)
+        for key, by in found.items()
+    }
+
+
+def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Array]:
+    """Mean, least and number of the finite values of each group, over the last axis."""
+    shape = (*value_MON.shape[:2], n_groups)
+    total, least, number = np.zeros(shape), np.full(shape, np.inf), np.zeros(shape)
+    there_MON = np.isfinite(value_MON)
+    for at in np.ndindex(*shape[:2]):
+        there = there_MON[at]
+        group, value = group_N[there], value_MON[at][there]
+        total[at] = np.bincount(group, value, n_groups)
+        number[at] = np.bincount(group, minlength=n_groups)
+        np.minimum.at(least[at], group, value)
+    empty = number == 0
+    mean = np.divide(total, number, out=np.full(shape, nan), where=~empty)
+    return mean.astype(np.float32), np.where(empty, nan, least).astype(np.float32), number.astype(np.int32)

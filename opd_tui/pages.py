@@ -1,0 +1,261 @@
+"""Pages: what the loader reads for a screen, and what panes ask of it.
+
+Imported in the loader's thread, after the first paint (it needs numpy); panes get pages in messages and see
+facts. Axes as in `store.tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp, isfinite, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute.scores import Scores
+from opd_tui.facts import Candidate, ChildFacts, Colouring, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
+from opd_tui.metrics import Metric
+from opd_tui.palette import Scale
+from opd_tui.text import Run, Safe
+from store.schema import DIVERGENCES, REST_TOKEN, ChildKind, TokenSource
+from store.tables import Nodes, Rollout
+
+Array = NDArray[np.floating[Any]]
+
+#: Two-sided 95 % of the normal distribution: a gain nearer to zero than this many standard errors has no sure sign.
+SURE = 1.96
+KINDS = {ChildKind.ON_PATH: "path", ChildKind.REST: "rest", ChildKind.END: "end"}
+KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, JS = (
+    DIVERGENCES.index(name) for name in ("kl_student_teacher", "kl_teacher_student", "js")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """One rollout with its scored nodes, ready to be asked by token, teacher and objective."""
+
+    question_id: str
+    index: int
+    question: tuple[Safe, ...]  #: what the student was asked, the last paragraphs of it
+    runs: tuple[Run, ...]
+    rollout: Rollout
+    nodes: Nodes
+    scores: Scores
+    n_sig: int
+    objectives: tuple[Safe, ...]
+    label: Callable[[int], Safe]  #: a token id as safe text
+    row_of: dict[int, int]  #: position of a node along the rollout to its row in `nodes`
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the rollout."""
+        return len(self.rollout)
+
+    @property
+    def n_teachers(self) -> int:
+        """Teachers that were read."""
+        return len(self.rollout.teachers)
+
+    @property
+    def node_positions(self) -> tuple[int, ...]:
+        """Where the nodes are, in order."""
+        return tuple(self.row_of)
+
+    # colours
+
+    def colouring(self, metric: Metric, teacher: int, objective: int) -> Colouring:
+        """`metric` at every token."""
+        values_T = self._values(metric, teacher, objective)
+        uncertain: frozenset[int] = frozenset()
+        if metric.needs == "objective":
+            rows = np.array(list(self.row_of.values()), int)
+            gain_P, se_P = self.scores.gain_MON[teacher, objective, rows], self.scores.gain_se_MON[teacher, objective, rows]
+            unsure_P = ~(np.abs(gain_P) >= SURE * se_P)
+            uncertain = frozenset(position for position, unsure in zip(self.row_of, unsure_P, strict=True) if unsure)
+        return Colouring(values_T.tolist(), _scale(metric, values_T), uncertain)
+
+    def _values(self, metric: Metric, teacher: int, objective: int) -> Array:
+        rollout, scores = self.rollout, self.scores
+        match metric.key:
+            case "alignment":
+                return self._at_nodes(scores.alignment_MON[teacher, objective])
+            case "gain":
+                return self._at_nodes(scores.gain_MON[teacher, objective])
+            case "advantage":
+                return self._at_nodes(scores.advantage_MN[teacher])
+            case "p-succ":
+                return self._at_nodes(self._taken_success())
+            case "log-ratio":
+                return rollout.teacher_logprob_TM[:, teacher] - rollout.logprob_T
+            case "kl-student-teacher":
+                return rollout.divergence_TMD[:, teacher, KL_STUDENT_TEACHER]
+            case "kl-teacher-student":
+                return rollout.divergence_TMD[:, teacher, KL_TEACHER_STUDENT]
+            case "js":
+                return rollout.divergence_TMD[:, teacher, JS]
+            case "teacher-entropy":
+                return rollout.teacher_entropy_TM[:, teacher]
+            case "student-entropy":
+                return rollout.entropy_T
+            case _:
+                return rollout.logprob_T
+
+    def _at_nodes(self, value_N: Array) -> Array:
+        values_T = np.full(self.n_tokens, nan)
+        values_T[list(self.row_of)] = value_N[list(self.row_of.values())]
+        return values_T
+
+    def _taken_success(self) -> Array:
+        """Success after the child that the rollout took, at each of its nodes."""
+        found_N = np.full(len(self.nodes), nan)
+        for position, row in self.row_of.items():
+            taken_K = self.nodes.token_NK[row] == self.rollout.token_id_T[position]
+            if taken_K.any():
+                found_N[row] = self.scores.estimates.p_succ_NK[row, int(taken_K.argmax())]
+        return found_N
+
+    # a token
+
+    def token(self, position: int, teacher: int) -> TokenFacts:
+        """The token at `position` under one teacher, with what might have come instead."""
+        rollout = self.rollout
+        token_id = int(rollout.token_id_T[position])
+        divergence_D = rollout.divergence_TMD[position, teacher]
+        student_top = zip(
+            rollout.topk_token_id_TC[position],
+            rollout.topk_logprob_TC[position],
+            rollout.teacher_logprob_at_student_topk_TMC[position, teacher],
+            strict=True,
+        )
+        teacher_top = zip(
+            rollout.teacher_topk_token_id_TMC[position, teacher],
+            rollout.student_logprob_at_teacher_topk_TMC[position, teacher],
+            rollout.teacher_topk_logprob_TMC[position, teacher],
+            strict=True,
+        )
+        return TokenFacts(
+            position=position,
+            n_tokens=self.n_tokens,
+            label=self.label(token_id),
+            token_id=token_id,
+            tool=int(rollout.token_source_T[position]) == TokenSource.TOOL,
+            logprob=float(rollout.logprob_T[position]),
+            entropy=float(rollout.entropy_T[position]),
+            teacher_logprob=float(rollout.teacher_logprob_TM[position, teacher]),
+            teacher_entropy=float(rollout.teacher_entropy_TM[position, teacher]),
+            kl_student_teacher=float(divergence_D[KL_STUDENT_TEACHER]),
+            kl_teacher_student=float(divergence_D[KL_TEACHER_STUDENT]),
+            js=float(divergence_D[JS]),
+            student_top=tuple(self._candidate(*row, token_id) for row in student_top if row[0] >= 0),
+            teacher_top=tuple(self._candidate(*row, token_id) for row in teacher_top if row[0] >= 0),
+            student_tail=float(rollout.tail_mass_T[position]),
+            teacher_tail=float(rollout.teacher_tail_mass_TM[position, teacher]),
+        )
+
+    def _candidate(self, token_id: int, student: float, teacher: float, taken: int) -> Candidate:
+        return Candidate(self.label(int(token_id)), _exp(student), _exp(teacher), int(token_id) == taken)
+
+    # a node
+
+    def node(self, position: int, teacher: int, objective: int) -> NodeFacts | None:
+        """The node before the token at `position`, if there is one."""
+        row = self.row_of.get(position)
+        if row is None:
+            return None
+        nodes, scores = self.nodes, self.scores
+        nominated_by = int(nodes.nominated_by_N[row])
+        return NodeFacts(
+            row=row,
+            number=list(self.row_of).index(position) + 1,
+            n_nodes=len(self.row_of),
+            reason=self._reason(row),
+            n_kept=int(scores.n_kept_N[row]),
+            success_range=float(scores.success_rate_range_N[row]),
+            value=float(scores.estimates.value_N[row]),
+            advantage=float(scores.advantage_MN[teacher, row]),
+            judged_only=nominated_by != 0 and not nominated_by >> teacher & 1,
+            objectives=tuple(
+                ObjectiveFacts(
+                    name,
+                    float(scores.alignment_MON[teacher, o, row]),
+                    float(scores.gain_MON[teacher, o, row]),
+                    float(scores.gain_se_MON[teacher, o, row]),
+                )
+                for o, name in enumerate(self.objectives)
+            ),
+            children=self._children(row, position, teacher, objective),
+        )
+
+    def _children(self, row: int, position: int, teacher: int, objective: int) -> tuple[ChildFacts, ...]:
+        nodes, estimates = self.nodes, self.scores.estimates
+        taken = int(self.rollout.token_id_T[position])
+        found = []
+        for k, token_id in enumerate(nodes.token_NK[row].tolist()):
+            kind = ChildKind(int(nodes.kind_NK[row, k]))
+            if kind is ChildKind.ABSENT:
+                continue
+            found.append(
+                ChildFacts(
+                    label=Safe("the rest") if token_id == REST_TOKEN else self.label(token_id),
+                    token_id=token_id,
+                    kind=KINDS.get(kind, ""),
+                    taken=token_id == taken,
+                    kept=bool(estimates.kept_NK[row, k]),
+                    p_student=_exp(nodes.logprob_NK[row, k]),
+                    p_teacher=_exp(nodes.teacher_logprob_MNK[teacher, row, k]),
+                    p_succ=float(estimates.p_succ_NK[row, k]),
+                    low=float(estimates.low_NK[row, k]),
+                    high=float(estimates.high_NK[row, k]),
+                    n=float(estimates.effective_n_NK[row, k]),
+                    ideal=float(self.scores.ideal_NK[row, k]),
+                    update=float(self.scores.update_MONK[teacher, objective, row, k]),
+                )
+            )
+        return tuple(sorted(found, key=lambda child: (child.kind == "rest", -child.p_student)))
+
+    def _reason(self, row: int) -> str:
+        scores = self.scores
+        if bool(scores.decision_point_N[row]):
+            return ""
+        kinds_K = self.nodes.kind_NK[row]
+        n_children = int(((kinds_K != ChildKind.ABSENT) & (kinds_K != ChildKind.REST)).sum())
+        n_kept = int(scores.n_kept_N[row])
+        if n_children < 2:
+            return "one child only: nothing to compare"
+        if n_kept < 2:
+            return f"too few counts: {n_kept} of {n_children} children reach {self.n_sig}"
+        return "all kept children succeed equally often"
+
+    # teachers
+
+    def teacher_lines(self, teachers: tuple[TeacherFacts, ...], objective: int, position: int) -> tuple[TeacherLine, ...]:
+        """Every teacher at this token and along the rollout."""
+        rows = list(self.row_of.values())
+        here = list(self.row_of).index(position) if position in self.row_of else None
+        lines = []
+        for m, teacher in enumerate(teachers[: self.n_teachers]):
+            trace_P = self.scores.alignment_MON[m, objective, rows] if rows else np.empty(0)
+            gain = self.scores.gain_MON[m, objective, self.row_of[position]] if here is not None else nan
+            alignment = float(trace_P[here]) if here is not None else nan
+            lines.append(TeacherLine(teacher, alignment, float(gain), tuple(trace_P.tolist()), here))
+        return tuple(lines)
+
+
+def _exp(logprob: float) -> float:
+    return exp(logprob) if isfinite(logprob) else 0.0 if logprob == -np.inf else nan
+
+
+def _scale(metric: Metric, values_T: Array) -> Scale:
+    """The metric's own scale, or one that leaves the outermost two in a hundred values to its ends."""
+    finite = values_T[np.isfinite(values_T)]
+    if metric.limit is not None:
+        return Scale(-metric.limit if metric.diverging else 0.0, metric.limit, metric.diverging)
+    if not len(finite):
+        return Scale(-1.0 if metric.diverging else 0.0, 1.0, metric.diverging)
+    if metric.diverging:
+        limit = float(np.quantile(np.abs(finite), 0.98)) or 1.0
+        return Scale(-limit, limit, diverging=True)
+    low, high = (float(end) for end in np.quantile(finite, (0.02, 0.98)))
+    return Scale(low, high if high > low else low + 1.0, diverging=False)

@@ -1,0 +1,337 @@
+"""Browse: the lists, the tokens, the node, the teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.app import SystemCommand
+from textual.binding import Binding, BindingType
+from textual.widget import Widget
+
+from opd_tui.facts import NO_COLOURING, Catalogue
+from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened, Polled, Surveyed, Texts
+from opd_tui.metrics import METRICS, Metric
+from opd_tui.palette import Palette
+from opd_tui.place import Place, parse_place
+from opd_tui.screens.browse_view import HINTS, BrowseView
+from opd_tui.screens.help import Help
+from opd_tui.screens.reader import Reader
+from opd_tui.session import Session
+from opd_tui.text import Safe
+from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
+from opd_tui.widgets.node import NodePane
+from opd_tui.widgets.strips import TeacherStrip, Track
+from opd_tui.widgets.tokens import TokenView
+
+#: Seconds until the store is looked at again: at first, and at most while nothing is new.
+FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
+
+NO_QUESTION = Safe("no question is finished yet: this fills as the study is computed")
+
+
+class Browse(BrowseView):
+    """One store, from the list of questions down to the children of a node."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "node(1)", "next node"),
+        Binding("N", "node(-1)", "previous node"),
+        Binding("right_square_bracket", "worse(1)", "next worst"),
+        Binding("left_square_bracket", "worse(-1)", "next best"),
+        Binding("w", "flip(1)", "next change of sign"),
+        Binding("W", "flip(-1)", "previous change of sign"),
+        Binding("m", "metric(1)", "next metric"),
+        Binding("M", "metric(-1)", "previous metric"),
+        Binding("t", "teacher(1)", "next teacher"),
+        Binding("T", "teacher(-1)", "previous teacher"),
+        *(Binding(str(number), f"objective({number - 1})", f"objective {number}") for number in range(1, 10)),
+        Binding("r", "rollout(1)", "next rollout"),
+        Binding("R", "rollout(-1)", "previous rollout"),
+        Binding("s", "sort", "sort questions"),
+        Binding("u", "marks", "marks under tokens"),
+        Binding("v", "whitespace", "glyphs for whitespace"),
+        Binding("p", "prompts", "read the prompts"),
+        Binding("L", "lists", "open or close the lists"),
+        Binding("tab", "pane(1)", "next pane"),
+        Binding("shift+tab", "pane(-1)", "previous pane"),
+        Binding("question_mark", "help", "help"),
+        Binding("escape", "back", "back"),
+        Binding("q", "app.quit", "quit"),
+    ]
+
+    def __init__(self, loader: Loader, palette: Palette, at: str | None, teacher: str | None, metric: Metric) -> None:
+        super().__init__(Session(metric), palette, loader.path)
+        self.loader = loader
+        self._at = at
+        self._wanted_teacher = teacher
+        self._wanted_token: int | None = None
+        self._request = self._answered = 0  #: numbers of the page that is awaited, and of the one that is there
+        self._look_after = FIRST_LOOK
+        self._surveying = self._survey_again = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was asked for is there. For pictures and tests."""
+        return self.session.catalogue is not None and not self._surveying and self._answered == self._request
+
+    # answers of the loader
+
+    def receive(self, answer: Answer) -> None:
+        """Take in what the loader found. Pages that nobody waits for any more are dropped."""
+        match answer:
+            case Opened(catalogue):
+                self._take(catalogue)
+                self._begin()
+                self._look_later()
+            case Polled(catalogue):
+                self._look_after = FIRST_LOOK if catalogue else min(self._look_after * BACK_OFF, LAST_LOOK)
+                if catalogue is not None:
+                    self._grow(catalogue)
+                self._look_later()
+            case Loaded(request, page) if request == self._request:
+                self._answered = request
+                self.session.turn_to(page, self._wanted_token)
+                self._wanted_token = None
+                self.show_page()
+                self._survey()
+            case Surveyed(overview):
+                self.session.overview = overview
+                self._surveying = False
+                self.show_lists()
+                self.show_teachers()
+                if self._survey_again:
+                    self._survey()
+            case Texts(request, title, passages) if request == self._request:
+                self.app.push_screen(Reader(title, self.palette, passages))
+            case Failed(request, sentence) if request in (POLL, SURVEY, self._request):
+                self.say(sentence)
+                if request == POLL:
+                    self._look_after = LAST_LOOK
+                    self._look_later()
+                elif request == SURVEY:
+                    self._surveying = False
+                else:
+                    self._answered = request
+
+    def _take(self, catalogue: Catalogue) -> None:
+        self.session.catalogue = catalogue
+        self.show_header()
+        self.show_lists()
+
+    def _begin(self) -> None:
+        """Go to the place that was asked for, or to the first question that was scored."""
+        catalogue = self.session.catalogue
+        if catalogue is None:
+            return
+        ids = [teacher.id for teacher in catalogue.teachers]
+        if self._wanted_teacher in ids:
+            self.session.teacher = ids.index(self._wanted_teacher)
+        elif self._wanted_teacher is not None:
+            self.say(f"there is no teacher {self._wanted_teacher!r} in this store; it has {', '.join(ids)}")
+        if not catalogue.questions:
+            self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
+            return
+        scored = (question for question in catalogue.questions if not question.left_out)
+        place = Place(next(scored, catalogue.questions[0]).id)
+        if self._at is not None:
+            try:
+                place = parse_place(self._at, {question.id for question in catalogue.questions})
+            except ValueError as error:
+                self.say(str(error))
+        self.go(place)
+
+    def _grow(self, catalogue: Catalogue) -> None:
+        """The store has grown: the lists get longer, the cursor stays."""
+        before = self.session.catalogue
+        self._take(catalogue)
+        if before is None or not before.questions:
+            self._begin()
+        elif len(before.teachers) != len(catalogue.teachers) and self.session.rollout is not None:
+            self.open(self.session.rollout, self.session.token)
+        self._survey()
+
+    def _look_later(self) -> None:
+        self.set_timer(self._look_after, self.loader.poll)
+
+    def _survey(self) -> None:
+        """Have the whole study scored, once at a time."""
+        self._survey_again = self._surveying
+        if not self._surveying:
+            self._surveying = True
+            self.loader.survey()
+
+    # going somewhere
+
+    def go(self, place: Place) -> None:
+        """To a question, and a rollout and token of it where they are named."""
+        self.session.question_id = place.question_id
+        question = self.session.question
+        if question is None:
+            return
+        index = self.session.first_rollout(question) if place.rollout is None else place.rollout
+        self.session.rollout = index
+        self.show_lists()
+        if index is None:
+            self._request = 0
+            self.session.page = None
+            self.show_page()
+        else:
+            self.open(index, place.token)
+
+    def open(self, index: int, token: int | None = None) -> None:
+        """Another rollout of the same question."""
+        if self.session.question_id is None:
+            return
+        self.session.rollout = index
+        self._wanted_token = token
+        self._request = self.loader.rollout(self.session.question_id, index)
+
+    # what widgets say
+
+    @on(TokenView.Moved)
+    def _token_moved(self, message: TokenView.Moved) -> None:
+        self.session.token = message.token
+        self.show_token()
+
+    @on(Track.Pointed)
+    def _track_pointed(self, message: Track.Pointed) -> None:
+        self.tokens.move(message.token)
+
+    @on(QuestionList.Moved, "#questions")
+    def _question_moved(self, message: QuestionList.Moved) -> None:
+        self.go(Place(self.questions.questions[message.row].id))
+
+    @on(RolloutList.Moved, "#rollouts")
+    def _rollout_moved(self, message: RolloutList.Moved) -> None:
+        self.open(self.rollouts.rollouts[message.row].index)
+
+    @on(QuestionList.Opened)
+    def _row_opened(self) -> None:
+        self.action_back()
+
+    @on(TeacherStrip.Chosen)
+    def _teacher_chosen(self, message: TeacherStrip.Chosen) -> None:
+        self.action_teacher(message.by)
+
+    @on(NodePane.Chosen)
+    def _child_chosen(self, message: NodePane.Chosen) -> None:
+        if self.session.question_id is not None:
+            self.loader.completions(self._request, self.session.question_id, message.node, message.token_id)
+
+    def on_key(self) -> None:
+        """What was said has been read."""
+        self.keys.hints(HINTS)
+
+    def on_resize(self) -> None:
+        """What depends on the width is made anew."""
+        self.call_after_refresh(self.show_header)
+        self.call_after_refresh(self.show_token)
+
+    # keys
+
+    def _move(self, token: int | None, nothing: str) -> None:
+        if token is None:
+            self.say(nothing)
+        else:
+            self.tokens.move(token)
+
+    def action_node(self, step: int) -> None:
+        """To the next node."""
+        self._move(self.session.node_after(step), "no node further on" if step > 0 else "no node before")
+
+    def action_worse(self, step: int) -> None:
+        """Along the ranking of the metric."""
+        self._move(self.session.worse(step), "no token is ranked beyond this one")
+
+    def action_flip(self, step: int) -> None:
+        """To the next change of sign."""
+        signed = self.session.metric.diverging
+        self._move(
+            self.session.flip_after(step), "no change of sign there" if signed else f"{self.session.metric.label} has no sign"
+        )
+
+    def action_metric(self, step: int) -> None:
+        """Colour by the next metric."""
+        self.colour_by(self.session.metric_after(step))
+
+    def colour_by(self, metric: Metric) -> None:
+        """Colour by this metric."""
+        self.session.choose(metric=metric)
+        self.show_colours()
+
+    def action_teacher(self, step: int) -> None:
+        """The next teacher."""
+        if self.session.n_teachers:
+            self.session.choose(teacher=(self.session.teacher + step) % self.session.n_teachers)
+            self.show_colours()
+            self.show_lists()
+
+    def action_objective(self, objective: int) -> None:
+        """This objective."""
+        if objective < self.session.n_objectives:
+            self.session.choose(objective=objective)
+            self.show_colours()
+            self.show_lists()
+        else:
+            self.say(f"there is no objective {objective + 1}: this study has {self.session.n_objectives}")
+
+    def action_rollout(self, step: int) -> None:
+        """The next rollout of the question."""
+        index = self.session.rollout_after(step)
+        if index is None:
+            self.say("no further rollout of this question")
+        else:
+            self.open(index)
+
+    def action_sort(self) -> None:
+        """The next order of the questions."""
+        self.questions.order = ORDERS[(ORDERS.index(self.questions.order) + 1) % len(ORDERS)]
+        self.show_lists()
+
+    def action_marks(self) -> None:
+        """Marks on or off."""
+        self.tokens.set_marks(not self.tokens.marks)
+
+    def action_whitespace(self) -> None:
+        """Glyphs for whitespace on or off."""
+        self.tokens.set_whitespace(not self.tokens.whitespace)
+
+    def action_prompts(self) -> None:
+        """Read what was asked."""
+        if self.session.question_id is not None:
+            self.loader.prompts(self._request, self.session.question_id, self.session.teacher)
+
+    def action_help(self) -> None:
+        """All keys."""
+        self.app.push_screen(Help(self.palette))
+
+    # panes
+
+    def action_lists(self) -> None:
+        """Open or close the lists, where they are not always there."""
+        self._enter(self.tokens if self.questions.has_focus or self.rollouts.has_focus else self.questions)
+
+    def action_pane(self, step: int) -> None:
+        """The next pane."""
+        panes: tuple[Widget, ...] = (self.tokens, self.node, self.teachers, self.questions, self.rollouts)
+        place = panes.index(self.focused) if self.focused in panes else 0
+        self._enter(panes[(place + step) % len(panes)])
+
+    def _enter(self, pane: Widget) -> None:
+        self.query_one("#lists").set_class(pane in (self.questions, self.rollouts), "-open")
+        pane.focus()
+
+    def action_back(self) -> None:
+        """To the tokens."""
+        self._enter(self.tokens)
+
+    def commands(self) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        for binding in self.BINDINGS:
+            if isinstance(binding, Binding) and "objective" not in binding.action:
+                yield SystemCommand(
+                    binding.description, f"key {binding.key}", lambda action=binding.action: self.run_action(action)
+                )
+        for metric in METRICS:
+            yield SystemCommand(f"colour by {metric.label}", metric.meaning, lambda metric=metric: self.colour_by(metric))

@@ -1,0 +1,163 @@
+"""The picture of Browse: which panes there are, and what stands in them for a session."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.screen import Screen
+
+from opd_tui.palette import Palette
+from opd_tui.session import Session
+from opd_tui.text import Safe, safe
+from opd_tui.widgets.lines import Lines, ink, span
+from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
+from opd_tui.widgets.node import NodePane
+from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
+from opd_tui.widgets.tokens import TokenView
+
+HINTS = (
+    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
+    Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"), Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"),
+    Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
+)  # fmt: skip
+
+
+class BrowseView(Screen[None]):
+    """Panes around a session. Every `show_*` draws what may have changed at its level, and all levels below."""
+
+    def __init__(self, session: Session, palette: Palette, opening: str) -> None:
+        """`opening`: what stands in the header until the store is open."""
+        super().__init__()
+        self.session = session
+        self.palette = palette
+        self._opening = opening
+        self.header, self.keys = Bar(id="header"), Keys(id="keys")
+        self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
+        self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(id="tokens"), Track(id="track")
+        self.node, self.teachers = NodePane(id="node"), TeacherStrip(id="teachers")
+
+    def compose(self) -> ComposeResult:
+        """Header, lists, tokens, node, teachers, keys: all there before the store is open."""
+        yield self.header
+        with Container(id="body"):
+            with Vertical(id="lists"):
+                yield self.questions
+                yield self.rollouts
+            with Vertical(id="middle"):
+                yield self.legend
+                yield self.tokens
+                yield self.track
+            yield self.node
+        yield self.teachers
+        yield self.keys
+
+    def on_mount(self) -> None:
+        """The picture before there is anything to show."""
+        self.use(self.palette)
+        for widget, title in (
+            (self.questions, "questions"),
+            (self.rollouts, "rollouts"),
+            (self.node, "node"),
+            (self.teachers, "teachers"),
+        ):
+            widget.border_title = title
+        self.header.set([span(f" opening {safe(self._opening)} …", ink(self.palette.ink.dim))])
+        self.tokens.focus()
+
+    def use(self, palette: Palette) -> None:
+        """Draw everything in another palette."""
+        self.palette = palette
+        for widget in self.query(Lines):
+            widget.use(palette)
+        self.keys.hints(HINTS)
+        if self.session.catalogue is not None:
+            self.show_header()
+            self.show_page()
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the lists come over the tokens."""
+        return self.has_class("-narrow")
+
+    def say(self, sentence: str) -> None:
+        """Tell something in the last line, until the next key."""
+        self.keys.set([span(f" {safe(sentence)} ", ink(self.palette.ink.bad, bold=True))])
+
+    def show_header(self) -> None:
+        catalogue = self.session.catalogue
+        if catalogue is None:
+            return
+        colours = self.palette.ink
+        n = len(catalogue.questions)
+        state = "complete" if catalogue.complete else "live ●"
+        left = [
+            span(f" {catalogue.title} ", ink(colours.text, bold=True)),
+            *([span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []),
+            span(f" {catalogue.student}", ink(colours.dim)),
+            span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
+            span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
+        ]
+        right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
+        self.header.set(left, right)
+
+    def show_lists(self) -> None:
+        session = self.session
+        if session.catalogue is None:
+            return
+        questions = session.catalogue.questions
+        self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
+        self.questions.border_title = f"questions {len(questions)}"
+        self.questions.border_subtitle = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
+        if session.question is not None:
+            self.rollouts.show(session.question.rollouts, session.score_of_rollout, session.rollout)
+            self.rollouts.border_title = Content(f"rollouts of {session.question.label}")
+
+    def show_page(self) -> None:
+        """Another page: everything but the list of questions."""
+        session, question = self.session, self.session.question
+        page = session.page
+        asked = page.question if page else ()
+        note = Safe("")
+        if question is not None and question.left_out:
+            note = Safe(question.left_out)
+        elif question is not None and not question.rollouts:
+            note = Safe("no rollout of this question was kept")
+        elif page is not None and not page.node_positions:
+            note = Safe("this rollout is no representative path: it has no nodes")
+        self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note)
+        self.query_one("#middle").border_title = Content(self._page_title)
+        if question is not None:
+            self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
+        self.show_header()
+        self.show_colours()
+
+    @property
+    def _page_title(self) -> Safe:
+        question, page = self.session.question, self.session.page
+        if question is None:
+            return Safe("")
+        rollout = next((one for one in question.rollouts if page is not None and one.index == page.index), None)
+        if rollout is None:
+            return question.label
+        outcome = f"{'✓ correct' if rollout.correct else '✗ incorrect'}{', cut off' if rollout.truncated else ''}"
+        return Safe(f"{question.label} rollout {rollout.index} {outcome}")
+
+    def show_colours(self) -> None:
+        """Another metric, teacher or objective."""
+        session = self.session
+        self.tokens.colour(session.colouring)
+        n_nodes = len(session.page.node_positions) if session.page else 0
+        self.track.track(session.colouring, session.metric.worst_is_low, n_nodes, session.token)
+        self.show_token()
+
+    def show_token(self) -> None:
+        """Another token."""
+        session = self.session
+        self.node.show_token(session.token_facts, session.node_facts, session.teacher_label, session.objective)
+        self.legend.legend(session.metric, session.choice, session.colouring, session.token)
+        self.track.point(session.token)
+        self.show_teachers()
+
+    def show_teachers(self) -> None:
+        self.teachers.teachers(*self.session.teacher_lines(), self.session.teacher)

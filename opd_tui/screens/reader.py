@@ -1,0 +1,93 @@
+"""Texts to be read: prompts, completions of a child."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.screen import ModalScreen
+
+from opd_tui.facts import Passage
+from opd_tui.palette import Palette
+from opd_tui.text import fold
+from opd_tui.widgets.lines import Panel, Spans, ink, span
+
+
+class Sheet(Panel, can_focus=True):
+    """Lines to scroll through."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_up", "line up", show=False),
+        Binding("down,j", "scroll_down", "line down", show=False),
+        Binding("pageup", "page_up", "page up", show=False),
+        Binding("pagedown,space", "page_down", "page down", show=False),
+    ]
+
+    class Sized(Message):
+        """The sheet has another width."""
+
+    def on_resize(self) -> None:
+        """Tell the screen."""
+        self.post_message(self.Sized())
+
+
+class SheetScreen(ModalScreen[None]):
+    """A sheet over whatever was there. Esc goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "dismiss", "back")]
+
+    def __init__(self, title: str, palette: Palette) -> None:
+        super().__init__()
+        self._heading = title
+        self.palette = palette
+
+    def compose(self) -> ComposeResult:
+        """One sheet."""
+        sheet = Sheet(id="sheet")
+        sheet.border_title = self._heading
+        sheet.border_subtitle = "esc goes back"
+        yield sheet
+
+    def on_mount(self) -> None:
+        """The keys go to the sheet."""
+        sheet = self.query_one(Sheet)
+        sheet.palette = self.palette
+        sheet.focus()
+
+    @on(Sheet.Sized)
+    def fill(self) -> None:
+        """Fill the sheet at its width."""
+        self.query_one(Sheet).show(self.lines())
+
+    @property
+    def width(self) -> int:
+        """Cells of a line."""
+        return self.query_one(Sheet).scrollable_size.width
+
+    def lines(self) -> Sequence[Spans]:
+        """What is on the sheet."""
+        raise NotImplementedError
+
+
+class Reader(SheetScreen):
+    """Passages, one below the other."""
+
+    def __init__(self, title: str, palette: Palette, passages: Sequence[Passage]) -> None:
+        super().__init__(title, palette)
+        self.passages = passages
+
+    def lines(self) -> Sequence[Spans]:
+        """Heading and body of every passage."""
+        colours = self.palette.ink
+        found: list[Spans] = []
+        for passage in self.passages:
+            mark = {True: "✓ ", False: "✗ ", None: ""}[passage.verdict]
+            color = {True: colours.good, False: colours.bad, None: colours.accent}[passage.verdict]
+            found.append([span(mark + passage.heading, ink(color, bold=True))])
+            found += [[span(line, ink(colours.text))] for paragraph in passage.body for line in fold(paragraph, self.width)]
+            found.append([])
+        return found

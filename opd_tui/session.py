@@ -1,0 +1,172 @@
+"""What one person looks at: the place, and what it is coloured by. Knows nothing of Textual."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opd_tui.facts import (
+    NO_COLOURING,
+    Catalogue,
+    Colouring,
+    Mean,
+    NodeFacts,
+    QuestionFacts,
+    RolloutFacts,
+    Score,
+    TeacherLine,
+    TokenFacts,
+)
+from opd_tui.metrics import METRICS, Metric
+from opd_tui.text import Safe
+from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
+
+if TYPE_CHECKING:
+    from opd_tui.overview import Overview
+    from opd_tui.pages import RolloutPage
+
+_NAN = float("nan")
+
+
+class Session:
+    """The state of the explorer."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.catalogue: Catalogue | None = None
+        self.overview: Overview | None = None
+        self.page: RolloutPage | None = None
+        self.question_id: str | None = None
+        self.rollout: int | None = None  #: index of the rollout that is wanted; `page` may still show the one before
+        self.token = 0
+        self.teacher = 0
+        self.objective = 0
+        self._colouring: Colouring | None = None
+        self._walking_at: int | None = None
+
+    # the lists
+
+    @property
+    def question(self) -> QuestionFacts | None:
+        """The current question."""
+        questions = self.catalogue.questions if self.catalogue else ()
+        return next((question for question in questions if question.id == self.question_id), None)
+
+    def score_of_question(self, question: QuestionFacts) -> Score:
+        """Under the current teacher and objective."""
+        if self.overview is None:
+            return Score(_NAN, _NAN, 0)
+        return self.overview.question(question.number, self.teacher, self.objective)
+
+    def score_of_rollout(self, rollout: RolloutFacts) -> Score:
+        """Of the current question, under the current teacher and objective."""
+        question = self.question
+        if self.overview is None or question is None:
+            return Score(_NAN, _NAN, 0)
+        return self.overview.rollout(question.number, rollout.index, self.teacher, self.objective)
+
+    def first_rollout(self, question: QuestionFacts) -> int | None:
+        """The rollout to begin with: one that has nodes, if there is one."""
+        rollouts = sorted(question.rollouts, key=lambda rollout: (not rollout.n_nodes, rollout.index))
+        return rollouts[0].index if rollouts else None
+
+    def rollout_after(self, step: int) -> int | None:
+        """Index of the rollout `step` places on in the list."""
+        indices = [rollout.index for rollout in self.question.rollouts] if self.question else []
+        if self.rollout not in indices:
+            return None
+        place = indices.index(self.rollout) + step
+        return indices[place] if 0 <= place < len(indices) else None
+
+    # the page
+
+    def turn_to(self, page: RolloutPage, token: int | None) -> None:
+        """Look at another page, at `token` or at its first node."""
+        self.page = page
+        self.question_id, self.rollout = page.question_id, page.index
+        first = page.node_positions[0] if page.node_positions else 0
+        self.token = min(max(first if token is None else token, 0), max(page.n_tokens - 1, 0))
+        self.teacher = min(self.teacher, max(page.n_teachers - 1, 0))
+        self.objective = min(self.objective, max(len(page.objectives) - 1, 0))
+        self._changed()
+
+    def choose(self, *, metric: Metric | None = None, teacher: int | None = None, objective: int | None = None) -> None:
+        """Colour by something else."""
+        self.metric = metric or self.metric
+        self.teacher = self.teacher if teacher is None else teacher
+        self.objective = self.objective if objective is None else objective
+        self._changed()
+
+    def _changed(self) -> None:
+        self._colouring, self._walking_at = None, None
+
+    @property
+    def n_teachers(self) -> int:
+        """Teachers that the page knows."""
+        return self.page.n_teachers if self.page else len(self.catalogue.teachers) if self.catalogue else 0
+
+    @property
+    def n_objectives(self) -> int:
+        """Objectives of the study."""
+        return len(self.catalogue.objectives) if self.catalogue else 0
+
+    @property
+    def teacher_label(self) -> Safe:
+        """Name of the current teacher."""
+        teachers = self.catalogue.teachers if self.catalogue else ()
+        return teachers[self.teacher].label if self.teacher < len(teachers) else Safe("")
+
+    @property
+    def choice(self) -> Safe:
+        """What the metric is about: teacher and objective, as far as it needs them."""
+        if self.metric.needs == "nothing" or self.catalogue is None:
+            return Safe("")
+        objective = self.catalogue.objectives[self.objective] if self.objective < self.n_objectives else ""
+        return Safe(f"{self.teacher_label} · {objective}" if self.metric.needs == "objective" else self.teacher_label)
+
+    @property
+    def colouring(self) -> Colouring:
+        """The metric at every token of the page."""
+        if self.page is None:
+            return NO_COLOURING
+        if self._colouring is None:
+            self._colouring = self.page.colouring(self.metric, self.teacher, self.objective)
+        return self._colouring
+
+    @property
+    def token_facts(self) -> TokenFacts | None:
+        """The token under the cursor."""
+        return self.page.token(self.token, self.teacher) if self.page and self.page.n_tokens else None
+
+    @property
+    def node_facts(self) -> NodeFacts | None:
+        """The node before it, if there is one."""
+        return self.page.node(self.token, self.teacher, self.objective) if self.page and self.page.n_tokens else None
+
+    def teacher_lines(self) -> tuple[tuple[TeacherLine, ...], tuple[Mean, ...]]:
+        """Every teacher at this token, and over the study."""
+        if self.page is None or self.catalogue is None:
+            return (), ()
+        lines = self.page.teacher_lines(self.catalogue.teachers, self.objective, self.token)
+        unknown = Mean(_NAN, _NAN, _NAN, _NAN, _NAN)
+        means = (self.overview.mean(m, self.objective) if self.overview else unknown for m in range(len(lines)))
+        return lines, tuple(means)
+
+    # where to go
+
+    def node_after(self, step: int) -> int | None:
+        """The next node, or the one before."""
+        return next_of(self.page.node_positions, self.token, step) if self.page else None
+
+    def worse(self, step: int) -> int | None:
+        """Along the order from worst to best. The first step of a walk goes to its end."""
+        found = next_ranked(ranked(self.colouring, self.metric.worst_is_low), self._walking_at, step)
+        self._walking_at = found if found is not None else self._walking_at
+        return found
+
+    def flip_after(self, step: int) -> int | None:
+        """The next change of sign, or the one before."""
+        return next_of(sign_flips(self.colouring), self.token, step) if self.metric.diverging else None
+
+    def metric_after(self, step: int) -> Metric:
+        """The next metric in the table."""
+        return METRICS[(METRICS.index(self.metric) + step) % len(METRICS)]

@@ -1,0 +1,47 @@
+"""Where the cursor goes next: to nodes, to the worst and best of a metric, to changes of sign. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from math import isfinite
+
+from opd_tui.facts import Colouring
+
+
+def next_of(places: Sequence[int], token: int, step: int) -> int | None:
+    """The next of the rising `places` after `token` (before it, where `step` is negative)."""
+    if step > 0:
+        place = bisect_right(places, token)
+        return places[place] if place < len(places) else None
+    place = bisect_left(places, token) - 1
+    return places[place] if place >= 0 else None
+
+
+def ranked(colouring: Colouring, worst_is_low: bool) -> list[int]:
+    """Tokens that have a value, from the worst to the best."""
+    there = [token for token, value in enumerate(colouring.values) if isfinite(value)]
+    return sorted(there, key=lambda token: (colouring.values[token] if worst_is_low else -colouring.values[token], token))
+
+
+def next_ranked(order: Sequence[int], walking_at: int | None, step: int) -> int | None:
+    """The next one in the order from worst to best. A walk begins at its end: at the worst, or at the best for a step back."""
+    if not order:
+        return None
+    if walking_at is None or walking_at not in order:
+        return order[0] if step > 0 else order[-1]
+    place = order.index(walking_at) + step
+    return order[place] if 0 <= place < len(order) else None
+
+
+def sign_flips(colouring: Colouring) -> list[int]:
+    """Tokens whose value has another sign than the value before, values of uncertain sign left out."""
+    flips: list[int] = []
+    before = 0.0
+    for token, value in enumerate(colouring.values):
+        if not isfinite(value) or value == 0 or token in colouring.uncertain:
+            continue
+        if before * value < 0:
+            flips.append(token)
+        before = value
+    return flips

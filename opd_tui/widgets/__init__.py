@@ -1,0 +1,1 @@
+"""The panes of the explorer. All of them draw whole lines themselves (`lines.Lines`)."""

@@ -1,0 +1,129 @@
+"""The base of every pane: lines of spans, drawn on demand, redrawn only where they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import takewhile
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from opd_tui.palette import Depth, Palette
+from opd_tui.text import Safe, cells, fit
+
+#: One line: stretches of text with a style each. Text from data must be `Safe`.
+Spans = Sequence[Segment]
+
+
+@lru_cache(maxsize=512)
+def ink(
+    color: str | None = None, fill: str | None = None, *, bold: bool = False, underline: bool = False, reverse: bool = False
+) -> Style:
+    """A style, made once."""
+    return Style(color=color, bgcolor=fill, bold=bold or None, underline=underline or None, reverse=reverse or None)
+
+
+def span(text: str, style: Style | None = None) -> Segment:
+    """A stretch of `text`: a literal of ours or `Safe` text."""
+    return Segment(text, style)
+
+
+def width_of(spans: Spans) -> int:
+    """Cells that `spans` take."""
+    return sum(cells(Safe(segment.text)) for segment in spans)
+
+
+def ljust(text: str, width: int, style: Style | None = None) -> Segment:
+    """`text` in exactly `width` cells, left-aligned, cut with an ellipsis."""
+    return Segment(fit(Safe(text), width), style)
+
+
+def rjust(text: str, width: int, style: Style | None = None) -> Segment:
+    """`text` in exactly `width` cells, right-aligned."""
+    return Segment(" " * (width - cells(Safe(text))) + fit(Safe(text), min(width, cells(Safe(text)))), style)
+
+
+class Lines(ScrollView):
+    """A pane that draws line `y` by `spans(y)`."""
+
+    palette = Palette(Depth.TRUECOLOR, dark=True)
+
+    def use(self, palette: Palette) -> None:
+        """Draw in another palette from now on."""
+        self.palette = palette
+        self.refresh()
+
+    def spans(self, y: int) -> Spans:
+        """Line `y` of the content, counted from its first one."""
+        raise NotImplementedError
+
+    def render_line(self, y: int) -> Strip:
+        """What Textual asks for: line `y` of the window."""
+        return self.strip(self.spans(y + self.scroll_offset.y))
+
+    def strip(self, spans: Spans) -> Strip:
+        """`spans` on the pane's ground, cut or filled to its width."""
+        base = self.rich_style
+        strip = Strip([segment for segment in spans if segment.text]).apply_style(base)
+        return strip.adjust_cell_length(self.scrollable_size.width, base).simplify()
+
+    def redraw(self, y: int, x: int = 0, width: int | None = None) -> None:
+        """Draw line `y` again, or `width` cells of it from `x` on."""
+        self.refresh(Region(x, y - self.scroll_offset.y, self.scrollable_size.width if width is None else width, 1))
+
+    def reveal(self, y: int, height: int = 1) -> None:
+        """Scroll so that line `y` is in the window, with room to go on in the same direction."""
+        window = self.scrollable_size.height
+        top = self.scroll_offset.y
+        room = min(window // 4, max(window - height, 0) // 2)
+        if y < top:
+            self.scroll_to(y=max(y - room, 0), animate=False)
+        elif y + height > top + window:
+            self.scroll_to(y=y + height - window + room, animate=False)
+
+
+class Panel(Lines):
+    """A pane whose lines are made in one go. `show` redraws only the cells that differ."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._lines: list[list[Segment]] = []
+
+    def spans(self, y: int) -> Spans:
+        """Line `y`, empty below the last one."""
+        return self._lines[y] if y < len(self._lines) else ()
+
+    def show(self, lines: Sequence[Spans]) -> None:
+        """Show `lines` from now on."""
+        before, self._lines = self._lines, [list(line) for line in lines]
+        if len(before) != len(self._lines):
+            self.virtual_size = Size(self.scrollable_size.width, len(self._lines))
+        for y in range(max(len(before), len(self._lines))):
+            old = before[y] if y < len(before) else []
+            new = self._lines[y] if y < len(self._lines) else []
+            if old != new:
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+                self.redraw(y, *_difference(old, new, same, self.scrollable_size.width))
+
+    @property
+    def text(self) -> str:
+        """What is shown, as plain text."""
+        return "\n".join("".join(segment.text for segment in line) for line in self._lines)
+
+
+def _difference(old: Spans, new: Spans, same: int, width: int) -> tuple[int, int]:
+    """Where two lines differ: first cell and width, given how many spans at the start are equal."""
+    start = width_of(new[:same])
+    old_width, new_width = width_of(old), width_of(new)
+    if old_width != new_width:
+        return start, max(old_width, new_width, start + 1) - start
+    tail = 0
+    for left, right in zip(reversed(old[same:]), reversed(new[same:]), strict=False):
+        if left != right:
+            break
+        tail += width_of([left])
+    return start, min(max(new_width - tail - start, 1), max(width - start, 1))

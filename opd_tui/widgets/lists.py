@@ -1,0 +1,95 @@
+"""The lists of questions and of a question's rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, isfinite
+
+from opd_tui.facts import QuestionFacts, RolloutFacts, Score
+from opd_tui.numbers import signed
+from opd_tui.widgets.rows import Cell, Column, RowList
+
+#: Orders of the list of questions, in the order in which `s` goes through them.
+ORDERS = ("study order", "success", "alignment", "name")
+
+ScoreOfQuestion = Callable[[QuestionFacts], Score]
+ScoreOfRollout = Callable[[RolloutFacts], Score]
+
+
+def unscored(_: object) -> Score:
+    """No scores yet."""
+    return Score(float("nan"), float("nan"), 0)
+
+
+class QuestionList(RowList):
+    """All questions that are in the store."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        columns = (Column("id", side="left"), Column("pass", 5), Column("align", 5), Column("worst", 5))
+        super().__init__(columns, "no question is finished yet", id=id)
+        self.questions: Sequence[QuestionFacts] = ()
+        self.order = ORDERS[0]
+        self._score: ScoreOfQuestion = unscored
+
+    def show(self, questions: Sequence[QuestionFacts], score: ScoreOfQuestion, order: str, current: str | None) -> None:
+        """Show `questions` in `order`; the cursor goes to, or stays on, the question `current`."""
+        self._score, self.order = score, order
+        self.questions = self._sorted(questions)
+        places = (place for place, question in enumerate(self.questions) if question.id == current)
+        self.set_count(len(self.questions), next(places, self.cursor))
+
+    def _sorted(self, questions: Sequence[QuestionFacts]) -> Sequence[QuestionFacts]:
+        match self.order:
+            case "success":
+                return sorted(questions, key=lambda question: question.success_rate)
+            case "alignment":
+                return sorted(questions, key=lambda question: _last(self._score(question).mean))
+            case "name":
+                return sorted(questions, key=lambda question: question.id)
+            case _:
+                return sorted(questions, key=lambda question: question.number)
+
+    def cells(self, row: int) -> Sequence[Cell]:
+        """Name, success, mean and worst alignment."""
+        question = self.questions[row]
+        passed = Cell(f"{question.n_correct}/{question.n_rollouts}")
+        dim = self.palette.ink.dim
+        if question.left_out:
+            return (Cell(question.label, dim), passed, Cell("left", dim), Cell("out  ", dim))
+        score = self._score(question)
+        mean, worst = (Cell(signed(value), self.palette.sign(value)) for value in (score.mean, score.worst))
+        return (Cell(question.label), passed, mean, worst)
+
+
+class RolloutList(RowList):
+    """The rollouts of one question."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        columns = (Column("no", side="left"), Column("tokens", 6), Column("align", 5), Column("nodes", 5))
+        super().__init__(columns, "no rollouts", id=id)
+        self.rollouts: Sequence[RolloutFacts] = ()
+        self._score: ScoreOfRollout = unscored
+
+    def show(self, rollouts: Sequence[RolloutFacts], score: ScoreOfRollout, current: int | None) -> None:
+        """Show `rollouts`, the cursor on the one with index `current`."""
+        self.rollouts, self._score = rollouts, score
+        places = (place for place, rollout in enumerate(rollouts) if rollout.index == current)
+        self.set_count(len(rollouts), next(places, 0))
+
+    def cells(self, row: int) -> Sequence[Cell]:
+        """Index and outcome, length, mean alignment, nodes. A plus: cut off at that length. Rollouts without nodes are dim."""
+        rollout = self.rollouts[row]
+        score = self._score(rollout)
+        colours = self.palette.ink
+        outcome = f"{rollout.index} {'✓' if rollout.correct else '✗'}"
+        return (
+            Cell(outcome, colours.good if rollout.correct else colours.bad),
+            Cell(f"{rollout.n_tokens}{'+' if rollout.truncated else ''}", None if rollout.n_nodes else colours.dim),
+            Cell(signed(score.mean), self.palette.sign(score.mean)),
+            Cell(str(rollout.n_nodes) if rollout.n_nodes else "none", None if rollout.n_nodes else colours.dim),
+        )
+
+
+def _last(value: float) -> float:
+    """A sort key that puts what has no value last."""
+    return value if isfinite(value) else inf

@@ -1,0 +1,243 @@
+"""The narrow panes: header, legend, node track, teachers, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import ClassVar, NamedTuple
+
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from opd_tui.bars import NO_VALUE, bins, level
+from opd_tui.facts import Colouring, Mean, TeacherLine
+from opd_tui.metrics import Metric
+from opd_tui.numbers import plain, signed, signed_interval
+from opd_tui.palette import STEPS, mark
+from opd_tui.text import cells
+from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
+
+
+class Bar(Panel):
+    """One line: parts from the left, in order of importance, and one on the right."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._left: Sequence[Segment] = ()
+        self._right: Sequence[Segment] = ()
+
+    def set(self, left: Sequence[Segment], right: Sequence[Segment] = ()) -> None:
+        """What the line says. Parts on the left that find no room are left out."""
+        self._left, self._right = left, right
+        room = self.scrollable_size.width - width_of(right) - 1
+        shown: list[Segment] = []
+        for part in left:
+            size = width_of([part])
+            if size > room:
+                break
+            shown.append(part)
+            room -= size
+        self.show([[*shown, span(" " * (room + 1)), *right]])
+
+    def on_resize(self) -> None:
+        """Choose anew what finds room."""
+        self.set(self._left, self._right)
+
+
+class Hint(NamedTuple):
+    """A key and what it does."""
+
+    keys: str
+    text: str
+
+
+class Keys(Bar):
+    """The keys that matter here."""
+
+    def hints(self, hints: Sequence[Hint]) -> None:
+        """Show as many of `hints` as find room."""
+        colours = self.palette.ink
+        parts = []
+        for keys, text in hints:
+            parts.append(Segment(f" {keys} {text} ", ink(colours.dim)))
+        self.set(parts)
+
+
+class Legend(Panel):
+    """What the colours mean, and the number under the cursor: never colour alone. Two lines, or one where it is broad."""
+
+    def legend(self, metric: Metric, choice: str, colouring: Colouring, token: int) -> None:
+        """`choice`: the teacher and objective that the metric is about, as safe text."""
+        dim, strong = ink(self.palette.ink.dim), ink(self.palette.ink.text, bold=True)
+        scale, diverging = colouring.scale, metric.diverging
+        number = signed if diverging else plain
+        value = colouring.values[token] if token < len(colouring.values) else float("nan")
+        unsure = isfinite(value) and token in colouring.uncertain
+        here = [
+            span("here ", dim),
+            span(f"{number(value, 3)}{' ' + metric.unit if metric.unit else ''}" if isfinite(value) else "no estimate", strong),
+            span("? sign uncertain" if unsure else "", dim),
+        ]
+        swatch = [span(mark(step, diverging), self.palette.value(step, diverging)) for step in range(STEPS)]
+        ends = (span(f"{number(scale.low)} ", dim), span(f" {number(scale.high)}", dim))
+        values = [span(" "), *(([ends[0], *swatch, ends[1], span("   ")]) if colouring.values else []), *here]
+        title = [span(f" {metric.label} ", strong), span(choice, dim)]
+        if self.scrollable_size.height > 1:
+            self.show([title, values])
+            return
+        room = self.scrollable_size.width - width_of(values) - width_of(title[:1]) - 2
+        self.show([[title[0], ljust(choice, max(room, 0), dim), *values]])
+
+
+class Track(Lines):
+    """The whole rollout in one line: the worst value in each stretch, and where the cursor is. A click goes there."""
+
+    class Pointed(Message):
+        """A token was pointed at."""
+
+        def __init__(self, token: int) -> None:
+            super().__init__()
+            self.token = token
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._colouring: Colouring | None = None
+        self._worst_is_low = True
+        self._n_nodes = 0
+        self._cursor = 0
+        self._cells: list[tuple[str, int | None]] = []
+
+    def track(self, colouring: Colouring, worst_is_low: bool, n_nodes: int, cursor: int) -> None:
+        """Show another rollout or metric."""
+        self._colouring, self._worst_is_low, self._n_nodes, self._cursor = colouring, worst_is_low, n_nodes, cursor
+        self._bin()
+        self.refresh()
+
+    def point(self, cursor: int) -> None:
+        """The cursor is on another token."""
+        before, self._cursor = self._place(self._cursor), cursor
+        after = self._place(cursor)
+        if before != after:
+            self.redraw(0, before, 1)
+            self.redraw(0, after, 1)
+
+    @property
+    def _tail(self) -> str:
+        n = len(self._colouring.values) if self._colouring else 0
+        return f"▏{self._n_nodes} nodes, {n} tokens "
+
+    @property
+    def _room(self) -> int:
+        return max(self.scrollable_size.width - 1 - len(self._tail), 1)
+
+    def _bin(self) -> None:
+        if self._colouring is None or not self._colouring.values:
+            self._cells = []
+            return
+        values, scale = self._colouring.values, self._colouring.scale
+        pick = min if self._worst_is_low else max
+        self._cells = []
+        for places in bins(values, self._room):
+            worst = pick((values[place] for place in places), default=float("nan"))
+            self._cells.append((level(worst, scale.low, scale.high), scale.step(worst)))
+
+    def _place(self, token: int) -> int:
+        n = len(self._colouring.values) if self._colouring else 0
+        return 1 + (min(token * self._room // n, self._room - 1) if n else 0)
+
+    def spans(self, y: int) -> Spans:
+        """The one line."""
+        if y or not self._cells or self._colouring is None:
+            return ()
+        colours = self.palette.ink
+        spans = [span("▕", ink(colours.faint))]
+        diverging = self._colouring.scale.diverging
+        cursor = self._place(self._cursor)
+        for x, (text, step) in enumerate(self._cells, 1):
+            if x == cursor:
+                spans.append(span(text, ink(colours.cursor_text, colours.cursor)))
+            elif step is None:
+                spans.append(span(NO_VALUE, ink(colours.faint)))
+            else:
+                spans.append(span(text, ink(self.palette.line(step, diverging))))
+        return [*spans, span(self._tail, ink(colours.dim))]
+
+    def on_resize(self) -> None:
+        """Cut the rollout into other stretches."""
+        self._bin()
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        """Go where the mouse points."""
+        offset = event.get_content_offset(self)
+        n = len(self._colouring.values) if self._colouring else 0
+        if offset is not None and n:
+            self.post_message(self.Pointed(min(max((offset.x - 1) * n // self._room, 0), n - 1)))
+
+
+class TeacherStrip(Panel, can_focus=True):
+    """Every teacher at this token, along the rollout and over the study."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "step(-1)", "teacher up", show=False),
+        Binding("down,j", "step(1)", "teacher down", show=False),
+    ]
+
+    class Chosen(Message):
+        """Another teacher is to be shown."""
+
+        def __init__(self, by: int) -> None:
+            super().__init__()
+            self.by = by
+
+    def action_step(self, by: int) -> None:
+        """Another teacher."""
+        self.post_message(self.Chosen(by))
+
+    def teachers(self, lines: Sequence[TeacherLine], means: Sequence[Mean], current: int) -> None:
+        """Show `lines`, the current one marked."""
+        room = max((cells(line.teacher.label) for line in lines), default=0)
+        broad = self.scrollable_size.width >= 100
+        room = min(room, 18 if broad else 12)
+        shown = [self._line(*pair, place == current, room, broad) for place, pair in enumerate(zip(lines, means, strict=True))]
+        self.show(shown)
+        if shown:
+            self.reveal(current)
+
+    def _line(self, line: TeacherLine, mean: Mean, current: bool, room: int, broad: bool) -> Spans:
+        colours = self.palette.ink
+        dim, text = ink(colours.dim), ink(colours.text)
+        spans: list[Segment] = [
+            span("›" if current else " ", ink(colours.accent, bold=True)),
+            ljust(line.teacher.label, room, ink(colours.text, bold=current)),
+            span(" align ", dim),
+            rjust(signed(line.alignment), 4, ink(self.palette.sign(line.alignment), bold=True)),
+        ]
+        if broad:
+            spans += [span(" gain ", dim), rjust(signed(line.gain, 3), 5, text)]
+        tail = self._means(mean, broad, line.teacher.null)
+        trace = self._trace(line, self.scrollable_size.width - width_of([*spans, *tail]) - 4)
+        return [*spans, span("  "), *trace, span("  "), *tail]
+
+    def _means(self, mean: Mean, broad: bool, null: bool) -> list[Segment]:
+        dim = ink(self.palette.ink.dim)
+        spans = [span("mean ", dim), rjust(signed(mean.mean), 4, ink(self.palette.sign(mean.mean), bold=True))]
+        if broad:
+            spans.append(ljust(" " + signed_interval(mean.low, mean.high), 13, dim))
+        for name, value in (("correct" if broad else "✓", mean.correct), ("incorrect" if broad else "✗", mean.incorrect)):
+            spans += [span(f" {name} ", dim), rjust(signed(value), 4, ink(self.palette.sign(value)))]
+        return [*spans, span(" null" if null else "     ", dim)]
+
+    def _trace(self, line: TeacherLine, width: int) -> list[Segment]:
+        width = max(width, 4)
+        trace = line.trace
+        groups: Sequence[Sequence[int]] = [[place] for place in range(len(trace))] if len(trace) <= width else bins(trace, width)
+        spans = []
+        for places in groups:
+            worst = min((trace[place] for place in places if isfinite(trace[place])), default=float("nan"))
+            here = line.here is not None and (line.here in places)
+            style = ink(self.palette.sign(worst)) if isfinite(worst) else ink(self.palette.ink.faint)
+            spans.append(span(level(worst, -1.0, 1.0), style + ink(reverse=True) if here else style))
+        return [*spans, span(" " * max(width - len(groups), 0))]

@@ -1,0 +1,158 @@
+"""Reads slices of a store's arrays through TensorStore: many at once, checked, within a bound of memory.
+
+TensorStore is imported when the first array is read. It must not be used across a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store.errors import StoreError
+from store.layout import METADATA
+from store.parts import Array
+from store.schema import ArraySpec
+
+if TYPE_CHECKING:
+    import tensorstore
+
+#: A read for the screen above this is no real page: the store is damaged, or lies.
+PAGE_BYTES = 1 << 30
+#: A decoded chunk of a real store is below 1 MB.
+MAX_CHUNK_BYTES = 64 << 20
+#: Open arrays kept at hand; each costs some 10 KB.
+MAX_OPEN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows `start` to `stop` of one array. `shape` is what the array must have; None: whatever it has, and all of it."""
+
+    folder: str  #: inside the store, such as "student/p-1"
+    name: str
+    spec: ArraySpec
+    shape: tuple[int, ...] | None = None
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def key(self) -> str:
+        """Path of the array inside the store."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def read_shape(self) -> tuple[int, ...] | None:
+        """Shape of what is read, where it is known beforehand."""
+        return None if self.shape is None else (self.stop - self.start, *self.shape[1:])
+
+
+def shape_of(spec: ArraySpec, counts: Mapping[str, int], where: str) -> tuple[int, ...]:
+    """Shape of an array of a part whose axes have `counts`. Raises StoreError where a count is missing."""
+    try:
+        return tuple(counts[dim.removesuffix("_bound")] + 1 if dim.endswith("_bound") else counts[dim] for dim in spec.dims)
+    except KeyError as error:
+        raise StoreError(f"{where}/{METADATA} is damaged: it has no count of {error.args[0]} rows") from error
+
+
+class ArrayReader:
+    """Open arrays of one store, and one cache of decoded chunks for all of them. Safe to share between threads."""
+
+    def __init__(self, root: Path, cache_bytes: int) -> None:
+        self._root = root
+        self._cache_bytes = cache_bytes
+        self._context: tensorstore.Context | None = None
+        self._open: dict[str, tensorstore.TensorStore] = {}
+
+    def read(self, slices: Sequence[Slice], limit: int = PAGE_BYTES) -> list[Array]:
+        """Read all `slices` at once: every read is under way before the first is waited for.
+
+        Raises StoreError, naming the file, where one is missing, damaged or not of the schema, and
+        where all together would take more than `limit` bytes.
+        """
+        wanted = [piece for piece in slices if piece.read_shape is None or 0 not in piece.read_shape]
+        total = sum(_bytes_of(piece) for piece in wanted)
+        if total > limit:
+            raise StoreError(f"{self._root} asks for {total >> 20} MB at once, beginning with {wanted[0].key}; it is damaged")
+        handles = self._handles(wanted)
+        futures = []
+        for piece in wanted:
+            handle = handles[piece.key]
+            futures.append((handle[piece.start : piece.stop] if piece.shape is not None else handle).read())
+        results: dict[int, Array] = {}
+        for piece, future in zip(wanted, futures, strict=True):
+            try:
+                results[id(piece)] = np.asarray(future.result())
+            except Exception as error:  # TensorStore has a built-in class of exception for each kind of failure
+                raise self._failed(piece, "/".join(["c", *"0" * len(piece.spec.dims)]), error) from error
+        return [results[id(piece)] if id(piece) in results else _empty(piece) for piece in slices]
+
+    def _handles(self, slices: Sequence[Slice]) -> dict[str, tensorstore.TensorStore]:
+        handles = {piece.key: self._open[piece.key] for piece in slices if piece.key in self._open}
+        missing = {piece.key: piece for piece in slices if piece.key not in handles}
+        if not missing:
+            return handles
+        import tensorstore
+
+        if self._context is None:
+            self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
+        futures = {key: tensorstore.open(self._spec(key), open=True, read=True, context=self._context) for key in missing}
+        for key, future in futures.items():
+            piece = missing[key]
+            try:
+                handle = future.result()
+            except Exception as error:  # as above
+                raise self._failed(piece, METADATA, error) from error
+            self._check(piece, handle)
+            handles[key] = handle
+        if len(self._open) + len(missing) > MAX_OPEN:
+            self._open = {}
+        self._open.update((key, handles[key]) for key in missing)
+        return handles
+
+    def _spec(self, key: str) -> dict[str, Any]:
+        """How an array is opened. The one place that knows where a store lies; other key-value stores go here."""
+        return {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{self._root / key}/"},
+            # Chunks of fill values are written too, so what is missing is damage, and never a number.
+            "fill_missing_data_reads": False,
+            # Parts never change: no look at the file's date on each read.
+            "recheck_cached_metadata": False,
+            "recheck_cached_data": False,
+        }
+
+    def _check(self, piece: Slice, handle: tensorstore.TensorStore) -> None:
+        """Raise StoreError unless the array is what the schema and the commit record say."""
+        file = self._root / piece.key / METADATA
+        dtype = np.dtype(piece.spec.dtype)
+        if handle.dtype.name != dtype.name:
+            raise StoreError(f"{file} is damaged: the array is {handle.dtype.name} instead of {dtype.name}")
+        if handle.rank != len(piece.spec.dims) or (piece.shape is not None and handle.shape != piece.shape):
+            raise StoreError(f"{file} is damaged: the array has shape {handle.shape} instead of {piece.shape}")
+        chunk_bytes = dtype.itemsize
+        for size in handle.chunk_layout.read_chunk.shape or ():
+            chunk_bytes *= size or 1
+        whole = handle.size * dtype.itemsize if piece.shape is None else 0
+        if chunk_bytes > MAX_CHUNK_BYTES or whole > PAGE_BYTES:
+            raise StoreError(f"{file} is damaged: it announces {max(chunk_bytes, whole) >> 20} MB in one piece")
+
+    def _failed(self, piece: Slice, file_name: str, error: Exception) -> StoreError:
+        file = self._root / piece.key / file_name
+        what = "is damaged" if file.exists() else "is missing"
+        reason = " ".join(str(error).split())[:160]
+        return StoreError(f"{file} {what}; `opd-tui doctor` says what else is ({reason})")
+
+
+def _bytes_of(piece: Slice) -> int:
+    size = np.dtype(piece.spec.dtype).itemsize
+    for length in piece.read_shape or (0,):
+        size *= length
+    return size
+
+
+def _empty(piece: Slice) -> Array:
+    return np.empty(piece.read_shape or (0,), piece.spec.dtype)

@@ -1,0 +1,299 @@
+"""Where things lie in a store, and the JSON that says so: root attributes and commit records.
+
+Needs neither zarr nor tensorstore: a Zarr v3 group is a folder with a ``zarr.json`` whose
+``attributes`` are ours. A part is there if, and only if, its own ``zarr.json`` is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from store.errors import StoreError
+from store.schema import SCHEMA_MAJOR, SCHEMA_MINOR
+from store.tables import RootAttributes, TeacherInfo
+
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+METADATA = "zarr.json"
+#: Study hashes are shown to people: no control characters.
+SAFE_HASH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
+#: Teacher and part ids are names of folders: nothing that climbs, hides or needs quoting.
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@,()-]{0,127}")
+#: A `zarr.json` above this is not read: the largest real one holds some 100,000 question ids.
+MAX_METADATA_BYTES = 64 << 20
+#: No axis of a real part is longer; a store that says so is damaged or lies.
+MAX_AXIS = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """What a part says of itself, in the attributes of its ``zarr.json``."""
+
+    part: str
+    study_hash: str
+    schema_version: str
+    question_ids: tuple[str, ...]
+    counts: Mapping[str, int]  #: length of every axis
+    n_completions: int  #: completions launched and counted (a student's part)
+    files: Mapping[str, tuple[int, str]]  #: path inside the part -> bytes, crc32 as 8 hexadecimal digits
+
+
+def is_safe_name(name: object) -> bool:
+    """Whether `name` can be a folder of a store."""
+    return isinstance(name, str) and SAFE_NAME.fullmatch(name) is not None
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> str:
+    """Text of the ``zarr.json`` of a Zarr v3 group."""
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, indent=1, ensure_ascii=False)
+
+
+def read_group_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of the group in `folder`. FileNotFoundError where there is none, StoreError where it is damaged."""
+    path = folder / METADATA
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_METADATA_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"no group at {folder}") from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    if len(text) > MAX_METADATA_BYTES:
+        raise StoreError(f"{path} is larger than any real one ({MAX_METADATA_BYTES >> 20} MB); the store is damaged")
+    try:
+        metadata = json.loads(text)
+        if metadata["zarr_format"] != 3 or metadata["node_type"] != "group":
+            raise ValueError("it is not the metadata of a Zarr v3 group")
+        attributes = metadata.get("attributes", {})
+        if not isinstance(attributes, dict):
+            raise ValueError("its attributes are not a table")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {_reason(error)}") from error
+    return attributes
+
+
+def check_schema(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Raise StoreError unless this version can read what `attributes` say they are."""
+    version = attributes.get("schema_version")
+    found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version) if isinstance(version, str) else None
+    if found is None:
+        raise StoreError(f"{path} is a Zarr group, but no store of opd-tui (it has no schema_version)")
+    major = int(found[1])
+    if major > SCHEMA_MAJOR:
+        raise StoreError(
+            f"{path} has schema {version}, this opd-tui reads schema {SCHEMA_MAJOR}; install a newer one: pip install -U opd-tui"
+        )
+    if major < SCHEMA_MAJOR:
+        raise StoreError(f"{path} has the old schema {version}; `opd-tui migrate` writes it anew")
+
+
+def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
+    """Root attributes as JSON."""
+    return {"schema_version": SCHEMA_VERSION, **asdict(attributes), "vocab_size": vocab_size}
+
+
+def decode_root(path: Path, attributes: Mapping[str, Any]) -> RootAttributes:
+    """Root attributes from JSON. Unknown ones are ignored; StoreError names one that is missing or wrong."""
+    try:
+        root = RootAttributes(
+            study=_text(attributes, "study"),
+            study_hash=_hash(attributes),
+            student=_text(attributes, "student"),
+            teachers=tuple(decode_teacher(item) for item in _list(attributes, "teachers")),
+            objectives=_texts(attributes, "objectives"),
+            question_ids=_texts(attributes, "question_ids"),
+            n_sig=_count(attributes, "n_sig"),
+            top_k=_count(attributes, "top_k"),
+            provenance=dict(attributes.get("provenance", {})),
+        )
+        check_teachers(root.teachers)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path / METADATA} is damaged: {_reason(error)}") from error
+    return root
+
+
+def vocab_size(attributes: Mapping[str, Any]) -> int:
+    """Number of tokens in the vocabulary, from the root's attributes. Raises StoreError."""
+    try:
+        return _count(attributes, "vocab_size")
+    except ValueError as error:
+        raise StoreError(f"the root of the store is damaged: {error}") from error
+
+
+def encode_added_teacher(teacher: TeacherInfo) -> dict[str, Any]:
+    """Attributes of the group of a teacher that the study did not have."""
+    return {"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher)}
+
+
+def read_added_teachers(root: Path, known: tuple[TeacherInfo, ...]) -> tuple[TeacherInfo, ...]:
+    """Teachers that were added to a store after it was made, by id. Raises StoreError where one is damaged."""
+    ids = {teacher.id for teacher in known}
+    added: list[TeacherInfo] = []
+    for name in list_parts(root / "teacher"):
+        if name in ids:
+            continue
+        folder = root / "teacher" / name
+        try:
+            attributes = read_group_attributes(folder)
+            if "added_teacher" not in attributes:
+                continue
+            teacher = decode_teacher(attributes["added_teacher"])
+            if teacher.id != name:
+                raise ValueError(f"it is of teacher {teacher.id!r}")
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise StoreError(f"{folder / METADATA} is damaged: {error}") from error
+        added.append(teacher)
+    return tuple(added)
+
+
+def decode_teacher(item: object) -> TeacherInfo:
+    """A teacher from JSON. Raises ValueError."""
+    if not isinstance(item, dict):
+        raise ValueError("a teacher is not a table")
+    return TeacherInfo(
+        id=_text(item, "id"),
+        kind=_text(item, "kind"),
+        context=_text(item, "context"),
+        model=_text(item, "model"),
+        null=bool(item.get("null", False)),
+        description=_text(item, "description"),
+    )
+
+
+def check_teachers(teachers: tuple[TeacherInfo, ...]) -> None:
+    """Raise ValueError unless every teacher can have a folder of its own, also where case is ignored."""
+    seen: set[str] = set()
+    for teacher in teachers:
+        if not is_safe_name(teacher.id):
+            raise ValueError(
+                f"the teacher id {teacher.id!r} cannot name a folder (letters, digits, and . _ + = @ , ( ) - inside)"
+            )
+        if teacher.id.casefold() in seen:
+            raise ValueError(f"the teacher id {teacher.id!r} is there twice")
+        seen.add(teacher.id.casefold())
+
+
+def encode_commit(record: CommitRecord) -> dict[str, Any]:
+    """The commit record as JSON attributes, with a checksum over all of them."""
+    attributes: dict[str, Any] = {
+        "schema_version": record.schema_version,
+        "study_hash": record.study_hash,
+        "part": record.part,
+        "question_ids": list(record.question_ids),
+        "counts": dict(record.counts),
+        "n_completions": record.n_completions,
+        "files": {name: {"size": size, "crc32": crc} for name, (size, crc) in record.files.items()},
+    }
+    return {**attributes, "checksum": _checksum(attributes)}
+
+
+def _checksum(attributes: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in attributes.items() if name != "checksum"}
+    return f"{zlib.crc32(json.dumps(others, sort_keys=True).encode()):08x}"
+
+
+def read_commit(folder: Path, study_hash: str) -> CommitRecord:
+    """Commit record of the part in `folder`.
+
+    Raises FileNotFoundError where no part is committed, StoreError where it is damaged, of a newer
+    schema, or of another study than `study_hash`.
+    """
+    attributes = read_group_attributes(folder)
+    check_schema(folder, attributes)
+    try:
+        if attributes.get("checksum") != _checksum(attributes):
+            raise ValueError("its checksum is not that of its contents")
+        record = CommitRecord(
+            part=_text(attributes, "part"),
+            study_hash=_hash(attributes),
+            schema_version=_text(attributes, "schema_version"),
+            question_ids=_texts(attributes, "question_ids"),
+            counts={name: _count(attributes["counts"], name) for name in _table(attributes, "counts")},
+            n_completions=_count(attributes, "n_completions"),
+            files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
+        )
+        if record.part != folder.name:  # the name becomes part of paths: only what the folder is called is safe
+            raise ValueError("it is the record of another part")
+        if record.counts.get("question") != len(record.question_ids):
+            raise ValueError("its number of questions is not that of its question ids")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(f"{folder / METADATA} is damaged: {_reason(error)}") from error
+    if record.study_hash != study_hash:
+        raise StoreError(f"{folder} is a part of study {record.study_hash}, but the store is of study {study_hash}")
+    return record
+
+
+def list_parts(group: Path) -> list[str]:
+    """Names of the folders in `group` that can be parts, sorted; whether they are committed is another question."""
+    try:
+        with os.scandir(group) as entries:
+            return sorted(entry.name for entry in entries if is_safe_name(entry.name) and entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot list {group}: {error.strerror}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _get(table: Mapping[str, Any], name: str) -> Any:
+    if name not in table:
+        raise ValueError(f"{name!r} is missing")
+    return table[name]
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    value = _get(table, name)
+    if not _is_text(value):
+        raise ValueError(f"{name!r} is not a text")
+    return str(value)
+
+
+def _hash(table: Mapping[str, Any]) -> str:
+    value = _text(table, "study_hash")
+    if SAFE_HASH.fullmatch(value) is None:
+        raise ValueError("'study_hash' is no hash")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether `value` is a string that can be written: JSON can hold halves of surrogate pairs, UTF-8 cannot."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
+
+
+def _count(table: Mapping[str, Any], name: str) -> int:
+    value = _get(table, name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_AXIS:
+        raise ValueError(f"{name!r} is not a count")
+    return value
+
+
+def _list(table: Mapping[str, Any], name: str) -> list[Any]:
+    value = _get(table, name)
+    if not isinstance(value, list):
+        raise ValueError(f"{name!r} is not a list")
+    return value
+
+
+def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = _list(table, name)
+    if not all(_is_text(item) for item in value):
+        raise ValueError(f"{name!r} is not a list of texts")
+    return tuple(value)
+
+
+def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = _get(table, name)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name!r} is not a table")
+    return value

@@ -1,0 +1,377 @@
+"""Reads a store. Importing this module is cheap: TensorStore comes with the first array that is read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from store import layout
+from store.arrays import PAGE_BYTES, ArrayReader, Slice
+from store.catalog import Catalog, scan
+from store.errors import StoreError
+from store.layout import CommitRecord
+from store.node_tables import (
+    GROUP_FIELDS,
+    NODE_FIELDS,
+    TEACHER_FIELDS,
+    build_nodes,
+    empty_nodes,
+    merge_nodes,
+    stack_teachers,
+    take_nodes,
+)
+from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_slices
+from store.parts import SHARED_AXES, Array, check_bounds, check_rows, count_completions
+from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
+from store.study_order import build_paths, rows_in_order, study_order
+from store.tables import Completion, Nodes, Paths, Question, QuestionRow, Rollout, RootAttributes, StoreCounts, TeacherInfo
+from store.vocab import Vocab
+
+__all__ = ["Store", "StoreError", "Vocab"]
+
+#: Bytes that all nodes of one part may take.
+STUDY_BYTES = 4 << 30
+
+_STUDENT_TOKEN = tuple(name for name, spec in STUDENT.items() if spec.dims[0] == "token")
+_TEACHER_TOKEN = tuple(name for name, spec in TEACHER.items() if spec.dims[0] == "token")
+_COMPLETION = tuple(name for name, spec in STUDENT.items() if spec.dims[0] == "completion")
+
+Rows = Mapping[str, range]
+Read = dict[str, Array]
+
+
+class Store:
+    """A store, open for reading: pages for the screen, tables for the mathematics.
+
+    Any number of threads may read while one refreshes. Every method that reads raises StoreError
+    where a file is missing or damaged, naming it; none returns a number that was not written.
+    `teachers` as an argument are teacher ids in the order wanted; None: all of them.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], cache_bytes: int = 64 << 20) -> None:
+        """Open the store at `path`; decoded chunks take at most `cache_bytes`. Raises StoreError."""
+        text = os.fspath(path)
+        if "://" in text:
+            raise StoreError(f"{text} is not on this machine; only local stores can be read")
+        self.path = Path(text)
+        self._root = Path(os.path.abspath(text))
+        try:
+            attributes = layout.read_group_attributes(self._root)
+        except FileNotFoundError as error:
+            raise StoreError(_no_store(self.path)) from error
+        layout.check_schema(self.path, attributes)
+        self.attributes: RootAttributes = layout.decode_root(self.path, attributes)
+        self._arrays = ArrayReader(self._root, cache_bytes)
+        self._views: dict[str, PartView] = {}
+        self._rows: dict[tuple[str, int], QuestionRow] = {}
+        self._teacher_commits: dict[tuple[str, str], CommitRecord] = {}
+        self._vocab: Vocab | None = None
+        self._refreshing = Lock()
+        self._catalog = self._scan(None)
+
+    # What there is --------------------------------------------------------------------------------
+
+    @property
+    def teachers(self) -> tuple[TeacherInfo, ...]:
+        """Teachers of the study in its order, then those added later."""
+        return self._catalog.teachers
+
+    @property
+    def part_ids(self) -> tuple[str, ...]:
+        """Names of the committed parts, sorted."""
+        return tuple(self._catalog.parts)
+
+    @property
+    def vocab(self) -> Vocab:
+        """The tokens as bytes; read once."""
+        if self._vocab is None:
+            arrays = self._arrays.read([Slice("vocab", name, spec) for name, spec in VOCAB.items()])
+            self._vocab = Vocab(*arrays)
+        return self._vocab
+
+    def refresh(self) -> bool:
+        """Look for new parts, of the student or of a teacher; True where there are some."""
+        with self._refreshing:
+            before = self._catalog
+            self._catalog = self._scan(before)
+            return (self._catalog.parts, self._catalog.teacher_parts) != (before.parts, before.teacher_parts)
+
+    def questions(self) -> tuple[QuestionRow, ...]:
+        """The list of questions with their rollouts, by number; of duplicates the one in the first part."""
+        catalog = self._catalog
+        views = self._load_views(catalog, catalog.parts)
+        found = [self._question_row(views[name], row) for name, row in catalog.place.values()]
+        return tuple(sorted(found, key=lambda row: (row.number, row.id)))
+
+    def counts(self) -> StoreCounts:
+        """How much is in the store, from the commit records; of duplicates one is counted."""
+        catalog = self._catalog
+        axes = ("rollout", "token", "node")
+        totals = {axis: sum(commit.counts.get(axis, 0) for commit in catalog.parts.values()) for axis in axes}
+        n_completions = sum(commit.n_completions for commit in catalog.parts.values())
+        for name, row in catalog.passed_over():
+            view = self._load_views(catalog, [name])[name]
+            for axis in axes:
+                totals[axis] -= len(view.of_question(axis, row))
+            groups = view.of_question("group", row)
+            n_completions -= count_completions(self._read_student(view, {"group_forced_kind": groups, "group_n": groups}))
+        return StoreCounts(
+            n_questions_planned=len(self.attributes.question_ids),
+            n_questions_done=len(catalog.place),
+            n_rollouts=totals["rollout"],
+            n_tokens=totals["token"],
+            n_nodes=totals["node"],
+            n_completions=n_completions,
+        )
+
+    # Pages ----------------------------------------------------------------------------------------
+
+    def question(self, question_id: str) -> Question:
+        """A question with its texts."""
+        view, row = self._find(question_id)
+        line = self._question_row(view, row)
+        rows = {name: view.text(name, row) for name in ("prompt", "reference_answer")}
+        read = self._read_student(view, {**rows, "prompt_token_id": view.of_question("prompt_token", row)})
+        return Question(
+            id=line.id,
+            number=line.number,
+            status=line.status,
+            prompt=_decode(read["prompt"], f"{view.where}/prompt"),
+            prompt_token_ids=read["prompt_token_id"],
+            reference_answer=_decode(read["reference_answer"], f"{view.where}/reference_answer"),
+            n_rollouts=line.n_rollouts,
+            n_correct=line.n_correct,
+            n_truncated=line.n_truncated,
+        )
+
+    def teacher_prompt(self, question_id: str, teacher: str) -> str:
+        """The teacher's prompt, its context included; "" where the teacher has not been asked about this question."""
+        catalog = self._catalog
+        (wanted,) = self._teacher_ids(catalog, [teacher])
+        view, row = self._find(question_id, catalog)
+        commit = self._teacher_commit(catalog, wanted, view)
+        if commit is None:
+            return ""
+        (bounds,) = self._arrays.read(teacher_slices(wanted, commit, {"teacher_prompt_start": range(row, row + 2)}))
+        start, stop = (int(bound) for bound in bounds)
+        where = f"teacher/{wanted}/{view.name}/teacher_prompt"
+        if not 0 <= start <= stop <= commit.counts.get("teacher_prompt_byte", 0):
+            raise StoreError(f"{where}_start points out of the text; the store is damaged")
+        (text,) = self._arrays.read(teacher_slices(wanted, commit, {"teacher_prompt": range(start, stop)}))
+        return _decode(text, where)
+
+    def rollout(self, question_id: str, index: int, teachers: Iterable[str] | None = None) -> Rollout:
+        """The rollout with this `rollout_index`, token by token. A teacher that was not asked is NaN (-1 for ids)."""
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers)
+        view, row = self._find(question_id, catalog)
+        rollouts = view.of_question("rollout", row)
+        indices = view.head["rollout_index"][rollouts.start : rollouts.stop].tolist()
+        if index not in indices:
+            raise StoreError(f"question {question_id!r} has no rollout {index}; it has {_listing(indices)}")
+        at = rollouts.start + indices.index(index)
+        nodes, tokens = view.of_question("node", row), view.of_rollout("token", at)
+        wanted = {**dict.fromkeys(_STUDENT_TOKEN, tokens), "path_node": view.of_rollout("path_node", at)}
+        student, by_teacher = self._read_page(catalog, view, names, wanted, dict.fromkeys(_TEACHER_TOKEN, tokens))
+        node_P = student["path_node"] - np.int32(nodes.start)
+        check_rows(f"{view.where}/path_node", node_P, len(nodes), "node")
+        width = student["topk_token_id"].shape[1]
+
+        def stacked(name: str) -> Array:
+            """One array of all teachers, the teacher axis after the token axis."""
+            shape = (len(tokens), *{"candidate": (width,), "divergence": (len(DIVERGENCES),)}.get(TEACHER[name].dims[-1], ()))
+            pieces = [None if arrays is None else arrays[name] for arrays in by_teacher.values()]
+            return stack_teachers(pieces, shape, TEACHER[name], axis=1)
+
+        return Rollout(
+            question_id=question_id,
+            index=index,
+            correct=bool(view.head["correct"][at]),
+            reward=float(view.head["reward"][at]),
+            finish_reason=view.code(FinishReason, "finish_reason", view.head["finish_reason"][at]),
+            path_kind=view.code(PathKind, "path_kind", view.head["path_kind"][at]),
+            token_id_T=student["token_id"],
+            token_source_T=student["token_source"],
+            logprob_T=student["logprob"],
+            entropy_T=student["entropy"],
+            topk_token_id_TC=student["topk_token_id"],
+            topk_logprob_TC=student["topk_logprob"],
+            tail_mass_T=student["tail_mass"],
+            node_P=node_P,
+            teachers=names,
+            teacher_logprob_TM=stacked("logprob"),
+            teacher_entropy_TM=stacked("entropy"),
+            divergence_TMD=stacked("divergence"),
+            teacher_topk_token_id_TMC=stacked("topk_token_id"),
+            teacher_topk_logprob_TMC=stacked("topk_logprob"),
+            student_logprob_at_teacher_topk_TMC=stacked("student_logprob_at_topk"),
+            teacher_logprob_at_student_topk_TMC=stacked("logprob_at_student_topk"),
+            teacher_tail_mass_TM=stacked("tail_mass"),
+        )
+
+    def nodes(self, question_id: str, teachers: Iterable[str] | None = None) -> Nodes:
+        """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN."""
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers)
+        view, row = self._find(question_id, catalog)
+        return self._nodes_of(catalog, view, names, view.of_question("node", row), view.of_question("group", row), PAGE_BYTES)
+
+    def completions(self, question_id: str) -> tuple[Completion, ...]:
+        """Completions of a question that were kept to be read; their nodes are rows of `nodes(question_id)`."""
+        view, row = self._find(question_id)
+        kept, nodes = view.of_question("completion", row), view.of_question("node", row)
+        bounds_rows = range(kept.start, kept.stop + 1)
+        read = self._read_student(view, {**dict.fromkeys(_COMPLETION, kept), "completion_token_start": bounds_rows})
+        bounds = read["completion_token_start"]
+        length = view.commit.counts.get("completion_token", 0)
+        if bounds[0] < 0 or bounds[-1] > length:
+            raise StoreError(f"{view.where}/completion_token_start points out of its {length} tokens; the store is damaged")
+        check_bounds(f"{view.where}/completion_token_start", bounds - bounds[0], int(bounds[-1] - bounds[0]))
+        tokens = self._read_student(view, {"completion_token_id": range(int(bounds[0]), int(bounds[-1]))})["completion_token_id"]
+        exit_node = np.where(read["completion_exit_node"] < 0, -1, read["completion_exit_node"] - nodes.start)
+        check_rows(f"{view.where}/completion_exit_node", exit_node, len(nodes), "node")
+        starts = (bounds - bounds[0]).tolist()
+        return tuple(
+            Completion(
+                exit_node=int(exit_node[i]),
+                exit_token=int(read["completion_exit_token"][i]),
+                sample=int(read["completion_sample"][i]),
+                position=int(read["completion_position"][i]),
+                correct=bool(read["completion_correct"][i]),
+                finish_reason=view.code(FinishReason, "completion_finish_reason", read["completion_finish_reason"][i]),
+                token_ids=tokens[starts[i] : starts[i + 1]],
+            )
+            for i in range(len(kept))
+        )
+
+    # The whole study ------------------------------------------------------------------------------
+
+    def study_nodes(self, teachers: Iterable[str] | None = None) -> tuple[Nodes, Paths]:
+        """Targeted nodes of all questions in order of their numbers, and which of them lie on which rollout."""
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers)
+        views = list(self._load_views(catalog, catalog.parts).values())
+        if not views:
+            return empty_nodes(names, self.attributes.objectives), build_paths([], [], [], np.empty(0, np.intp))
+        tables: list[Nodes] = []
+        path_nodes: list[Array] = []
+        for view in views:
+            nodes, groups, path_node = (range(view.commit.counts.get(axis, 0)) for axis in ("node", "group", "path_node"))
+            tables.append(self._nodes_of(catalog, view, names, nodes, groups, STUDY_BYTES))
+            path_nodes += self._arrays.read(student_slices(view.commit, {"path_node": path_node}))
+        order = study_order(views, catalog.place)
+        node_rows, group_rows = (rows_in_order(views, order, axis) for axis in ("node", "group"))
+        table = take_nodes(merge_nodes(tables), node_rows, group_rows)
+        return table, build_paths(views, order, path_nodes, node_rows)
+
+    # How ------------------------------------------------------------------------------------------
+
+    def _scan(self, before: Catalog | None) -> Catalog:
+        return scan(self._root, self.attributes.study_hash, self.attributes.teachers, before)
+
+    def _load_views(self, catalog: Catalog, names: Iterable[str]) -> dict[str, PartView]:
+        """Views of these parts; the heads of all that are not in memory are read together."""
+        names = tuple(names)
+        missing = [catalog.parts[name] for name in names if name not in self._views]
+        slices = [piece for commit in missing for piece in student_slices(commit, head_rows(commit))]
+        arrays = iter(self._arrays.read(slices))
+        for commit in missing:
+            self._views[commit.part] = PartView(commit, {name: next(arrays) for name in HEAD})
+        return {name: self._views[name] for name in names}
+
+    def _find(self, question_id: str, catalog: Catalog | None = None) -> tuple[PartView, int]:
+        """Part and row of a question. Raises StoreError where it is not there, naming what is."""
+        catalog = catalog or self._catalog
+        if question_id not in catalog.place:
+            if question_id in self.attributes.question_ids:
+                raise StoreError(f"question {question_id!r} is planned, but not computed yet")
+            raise StoreError(f"{self.path} has no question {question_id!r}{_nearest(question_id, catalog.place)}")
+        name, row = catalog.place[question_id]
+        return self._load_views(catalog, [name])[name], row
+
+    def _question_row(self, view: PartView, row: int) -> QuestionRow:
+        key = (view.name, row)
+        if key not in self._rows:
+            self._rows[key] = view.question_row(row)
+        return self._rows[key]
+
+    def _teacher_ids(self, catalog: Catalog, wanted: Iterable[str] | None) -> tuple[str, ...]:
+        known = [teacher.id for teacher in catalog.teachers]
+        if wanted is None:
+            return tuple(known)
+        names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+        for name in names:
+            if name not in known:
+                raise StoreError(f"{self.path} has no teacher {name!r}{_nearest(name, known)}")
+        return names
+
+    def _teacher_commit(self, catalog: Catalog, teacher: str, view: PartView) -> CommitRecord | None:
+        """What a teacher has of a part; None where it has nothing. Raises StoreError where it is not of the same rows."""
+        if view.name not in catalog.teacher_parts[teacher]:
+            return None
+        key = (teacher, view.name)
+        if key not in self._teacher_commits:
+            folder = self._root / "teacher" / teacher / view.name
+            try:
+                commit = layout.read_commit(folder, self.attributes.study_hash)
+            except FileNotFoundError as error:
+                raise StoreError(f"{folder / layout.METADATA} is missing; it was there before") from error
+            for axis in SHARED_AXES:
+                if commit.counts.get(axis) != view.commit.counts.get(axis):
+                    raise StoreError(f"{folder} and {self._root / view.where} differ in their {axis} rows; one is damaged")
+            self._teacher_commits[key] = commit
+        return self._teacher_commits[key]
+
+    def _read_student(self, view: PartView, rows: Rows) -> Read:
+        return dict(zip(rows, self._arrays.read(student_slices(view.commit, rows)), strict=True))
+
+    def _read_page(
+        self, catalog: Catalog, view: PartView, teachers: Sequence[str], student: Rows, teacher: Rows, limit: int = PAGE_BYTES
+    ) -> tuple[Read, dict[str, Read | None]]:
+        """Rows of the student's part and of each teacher's, all under way at once. None: a teacher that has nothing of it."""
+        slices = student_slices(view.commit, student)
+        commits = {name: self._teacher_commit(catalog, name, view) for name in teachers}
+        for name, commit in commits.items():
+            slices += teacher_slices(name, commit, teacher) if commit else []
+        arrays = iter(self._arrays.read(slices, limit))
+        of_student = {name: next(arrays) for name in student}
+        return of_student, {name: {key: next(arrays) for key in teacher} if commit else None for name, commit in commits.items()}
+
+    def _nodes_of(
+        self, catalog: Catalog, view: PartView, teachers: tuple[str, ...], nodes: range, groups: range, limit: int
+    ) -> Nodes:
+        student = {**dict.fromkeys(NODE_FIELDS.values(), nodes), **dict.fromkeys(GROUP_FIELDS.values(), groups)}
+        teacher = dict.fromkeys(TEACHER_FIELDS.values(), nodes)
+        of_student, by_teacher = self._read_page(catalog, view, teachers, student, teacher, limit)
+        question_N = view.question_of_node()[nodes.start : nodes.stop]
+        return build_nodes(question_N, nodes.start, of_student, by_teacher, self.attributes.objectives, view.where)
+
+
+def _no_store(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, but no store (it has no {layout.METADATA})"
+    return f"{path} is a file, not a store" if path.exists() else f"there is no store at {path}"
+
+
+def _decode(text: Array, where: str) -> str:
+    try:
+        return text.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{where} is not UTF-8; the store is damaged") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """End of a sentence about a name that is not there: the one that was meant, or what there is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {_listing(known)}"
+
+
+def _listing(names: Sequence[object], at_most: int = 8) -> str:
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(repr(name) for name in names[:at_most]) + more if names else "none"

@@ -1,0 +1,39 @@
+"""The tokens of a study as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from store.errors import StoreError
+from store.parts import Array, check_bounds
+
+
+class Vocab:
+    """Token ids and the bytes they stand for.
+
+    A piece need not be valid UTF-8 by itself: text is joined first and decoded then.
+    """
+
+    def __init__(self, token_bytes: Array, token_start: Array, special_ids: Array) -> None:
+        """`token_bytes` (all pieces end to end), `token_start` (offsets, one more than tokens). Raises StoreError."""
+        check_bounds("vocab/token_start", token_start, len(token_bytes))
+        self._bytes = token_bytes.tobytes()
+        self._start: list[int] = token_start.tolist()
+        self._special = frozenset(special_ids.tolist())
+
+    def __len__(self) -> int:
+        return len(self._start) - 1
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Raw bytes of one token. Raises StoreError where there is no such token."""
+        if not 0 <= token_id < len(self):
+            raise StoreError(f"token {token_id} is outside of the vocabulary of {len(self)} tokens")
+        return self._bytes[self._start[token_id] : self._start[token_id + 1]]
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is a mark of the chat template or the like, not text."""
+        return token_id in self._special
+
+    def text(self, token_ids: Iterable[int]) -> str:
+        """Text of tokens in a row; what is not UTF-8 becomes U+FFFD. Raises StoreError as `bytes_of` does."""
+        return b"".join([self.bytes_of(int(token_id)) for token_id in token_ids]).decode("utf-8", errors="replace")

@@ -1,0 +1,239 @@
+"""Makes a store and publishes parts: staged beside it, made durable, then renamed in, the student's part last.
+
+A reader sees a whole part or none. zarr is imported when something is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from store import layout
+from store.errors import StoreError
+from store.parts import SHARED_AXES, Array, Arrays, PartArrays, check_bounds, check_group, concatenate, validate
+from store.schema import STUDENT, TEACHER, VOCAB
+from store.staging import rename_all, stage_beside, sync_folder, write_arrays, write_group, write_part
+from store.tables import RootAttributes, TeacherInfo
+
+__all__ = [
+    "PartArrays",
+    "add_teacher",
+    "committed_question_ids",
+    "concatenate",
+    "create",
+    "next_part_id",
+    "publish",
+    "publish_teacher",
+    "validate",
+]
+
+PathLike = str | os.PathLike[str]
+
+
+def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[bytes], special_ids: Sequence[int]) -> None:
+    """Make the store of a study at `path`, or leave the one that is there if it is of the same study.
+
+    `token_bytes[i]` are the raw bytes of token i. A half-made store is never seen. Raises StoreError
+    where another study or anything else is at `path`, and where it cannot be written.
+    """
+    target = Path(path)
+    if _is_store_of(target, attributes.study_hash):
+        return
+    arrays = _vocab_arrays(token_bytes, special_ids)
+    try:
+        layout.check_teachers(attributes.teachers)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+    with stage_beside(target, "create") as stage:
+        root = stage / target.name
+        root.mkdir()
+        write_arrays(root / "vocab", arrays, VOCAB)
+        write_group(root / "vocab", {})
+        write_group(root / "student", {})
+        write_group(root / "teacher", {})
+        for teacher in attributes.teachers:
+            write_group(root / "teacher" / teacher.id, {"id": teacher.id})
+        write_group(root, layout.encode_root(attributes, len(token_bytes)))
+        try:
+            os.rename(root, target)
+        except OSError as error:
+            # Another process was first: only fine if it made the store of the same study.
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and _is_store_of(target, attributes.study_hash):
+                return
+            raise
+        sync_folder(target.parent)
+
+
+def add_teacher(path: PathLike, teacher: TeacherInfo) -> None:
+    """Make room for a teacher that the study did not have. Nothing stored is rewritten; one that is there is left as it is."""
+    target = Path(path)
+    root = _read_root(target)
+    folder = target / "teacher" / teacher.id
+    try:
+        others = [other for other in _known_teachers(target, root) if other.id != teacher.id]
+        layout.check_teachers((*others, teacher))
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+    if folder.exists():
+        return
+    with stage_beside(target, "teacher") as stage:
+        write_group(stage / teacher.id, layout.encode_added_teacher(teacher))
+        os.rename(stage / teacher.id, folder)
+        sync_folder(folder.parent)
+
+
+def publish(path: PathLike, part_id: str, part: PartArrays) -> None:
+    """Add a part to the store: all of it, durably, or nothing.
+
+    Raises StoreError where the part is not whole or does not fit the study, where `part_id` was used
+    before, and where there is no room or no permission; the store is then as it was.
+    """
+    target = Path(path)
+    root = _read_root(target)
+    validate(part)
+    _check_fits(target, root, part)
+    _check_unused(target, part_id)
+    with stage_beside(target, part_id) as stage:
+        moves: list[tuple[Path, Path]] = []
+        for teacher, arrays in part.teachers.items():
+            write_part(stage / "teacher" / teacher, part_id, root.study_hash, part.question_ids, arrays, TEACHER)
+            moves.append((stage / "teacher" / teacher, target / "teacher" / teacher / part_id))
+        write_part(stage / "student", part_id, root.study_hash, part.question_ids, part.student, STUDENT)
+        moves.append((stage / "student", target / "student" / part_id))
+        rename_all(moves)
+
+
+def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) -> None:
+    """Add what one teacher says of a part that is already there. Raises StoreError as `publish` does."""
+    target = Path(path)
+    root = _read_root(target)
+    if teacher not in {known.id for known in _known_teachers(target, root)}:
+        raise StoreError(f"{target} has no teacher {teacher!r}; add it first")
+    destination = target / "teacher" / teacher / part_id
+    try:
+        student = layout.read_commit(target / "student" / part_id, root.study_hash)
+    except FileNotFoundError as error:
+        raise StoreError(f"{target} has no part {part_id}") from error
+    if destination.exists():
+        raise StoreError(f"{destination} is there already; parts are never changed")
+    lengths = check_group(f"teacher/{teacher}", arrays, TEACHER)
+    for axis in SHARED_AXES:
+        if lengths[axis] != student.counts[axis]:
+            raise StoreError(f"teacher/{teacher} has {lengths[axis]} {axis} rows, part {part_id} has {student.counts[axis]}")
+    with stage_beside(target, part_id) as stage:
+        write_part(stage / "teacher", part_id, root.study_hash, student.question_ids, arrays, TEACHER)
+        rename_all([(stage / "teacher", destination)])
+
+
+def committed_question_ids(path: PathLike) -> frozenset[str]:
+    """Ids of the questions in committed parts, from the commit records alone."""
+    target = Path(path)
+    root = _read_root(target)
+    found: set[str] = set()
+    for name in layout.list_parts(target / "student"):
+        try:
+            found.update(layout.read_commit(target / "student" / name, root.study_hash).question_ids)
+        except FileNotFoundError:
+            continue
+    return frozenset(found)
+
+
+def next_part_id(path: PathLike, run: str) -> str:
+    """An id that no part of the store had: ``p-<run>-0003``. `run` is unique to a process: 8 random hexadecimal digits."""
+    target = Path(path)
+    prefix = f"p-{run}-"
+    if not layout.is_safe_name(f"{prefix}0000"):
+        raise StoreError(f"{run!r} cannot be part of a part's name")
+    groups = [target / "student", *(target / "teacher" / name for name in layout.list_parts(target / "teacher"))]
+    used = [int(name[len(prefix) :]) for group in groups for name in layout.list_parts(group) if _is_numbered(name, prefix)]
+    return f"{prefix}{max(used, default=-1) + 1:04d}"
+
+
+def _is_numbered(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and name[len(prefix) :].isdecimal()
+
+
+def _read_root(target: Path) -> RootAttributes:
+    try:
+        attributes = layout.read_group_attributes(target)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no store at {target}") from error
+    layout.check_schema(target, attributes)
+    return layout.decode_root(target, attributes)
+
+
+def _is_store_of(target: Path, study_hash: str) -> bool:
+    """True for the store of this study, False for a free place. Raises StoreError for anything else."""
+    if target.is_dir():
+        try:
+            attributes = layout.read_group_attributes(target)
+        except FileNotFoundError:
+            if any(target.iterdir()):
+                raise StoreError(f"{target} is a folder with other things in it; give the store a path of its own") from None
+            return False
+        layout.check_schema(target, attributes)
+        there = attributes.get("study_hash")
+        if there != study_hash:
+            raise StoreError(
+                f"{target} is the store of study {there}, and this study is {study_hash}; "
+                "choose another path, or go back to the study file it was made with"
+            )
+        return True
+    if target.exists() or target.is_symlink():
+        raise StoreError(f"{target} is a file, not a store")
+    return False
+
+
+def _known_teachers(target: Path, root: RootAttributes) -> tuple[TeacherInfo, ...]:
+    return (*root.teachers, *layout.read_added_teachers(target, root.teachers))
+
+
+def _check_fits(target: Path, root: RootAttributes, part: PartArrays) -> None:
+    """Whether the part belongs to the study: its questions, teachers, objectives and tokens."""
+    unknown = [name for name in part.question_ids if name not in set(root.question_ids)]
+    if unknown:
+        raise StoreError(f"question {unknown[0]!r} is not in the study of {target}")
+    known = {teacher.id for teacher in _known_teachers(target, root)}
+    for teacher in part.teachers.keys() - known:
+        raise StoreError(f"teacher {teacher!r} is not in the study of {target} (it has {', '.join(sorted(known))})")
+    for info in root.teachers:
+        if info.id not in part.teachers:
+            raise StoreError(f"the part has nothing of teacher {info.id!r}")
+    for teacher, arrays in part.teachers.items():
+        if arrays["fbar"].shape[1] != len(root.objectives):
+            raise StoreError(
+                f"teacher/{teacher}/fbar has {arrays['fbar'].shape[1]} columns, the study {len(root.objectives)} objectives"
+            )
+    vocab_size = layout.vocab_size(layout.read_group_attributes(target))
+    for name in ("prompt_token_id", "token_id", "topk_token_id", "child_token_id", "completion_token_id"):
+        ids = part.student[name]
+        if ids.size and ids.max() >= vocab_size:
+            raise StoreError(f"student/{name} holds token {ids.max()}, outside of the vocabulary of {vocab_size}")
+
+
+def _check_unused(target: Path, part_id: str) -> None:
+    if not layout.is_safe_name(part_id):
+        raise StoreError(f"{part_id!r} cannot name a part (letters, digits, and . _ + = @ , ( ) - inside)")
+    groups = [target / "student", *(target / "teacher" / name for name in layout.list_parts(target / "teacher"))]
+    for group in groups:
+        if (group / part_id).exists():
+            raise StoreError(f"{group / part_id} is there already; parts are never changed and their ids never reused")
+
+
+def _vocab_arrays(token_bytes: Sequence[bytes], special_ids: Sequence[int]) -> dict[str, Array]:
+    start = np.zeros(len(token_bytes) + 1, np.uint32)
+    np.cumsum([len(piece) for piece in token_bytes], out=start[1:])
+    special = np.asarray(special_ids, np.int32).reshape(-1)
+    if special.size and not 0 <= special.min() <= special.max() < len(token_bytes):
+        raise StoreError(f"a special token is outside of the vocabulary of {len(token_bytes)}")
+    arrays: dict[str, Array] = {
+        "token_bytes": np.frombuffer(b"".join(token_bytes), np.uint8),
+        "token_start": start,
+        "special_ids": special,
+    }
+    check_bounds("vocab/token_start", start, len(arrays["token_bytes"]))
+    return arrays

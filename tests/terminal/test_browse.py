@@ -1,0 +1,322 @@
+"""What keys do, at both sizes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from opd_tui.app import OpdTui, Wish
+from opd_tui.metrics import BY_KEY, METRICS
+from opd_tui.palette import Depth
+from opd_tui.screens.browse import Browse
+from opd_tui.screens.help import Help
+from opd_tui.screens.reader import Reader
+from tests.synthetic import question_record
+from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
+
+pytestmark = pytest.mark.asyncio
+SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
+
+
+@SIZES
+async def test_it_opens_on_the_first_node_of_a_scored_question(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        assert screen.session.question_id == "q000"
+        assert screen.session.page is not None
+        assert screen.session.token == screen.session.page.node_positions[0]
+        shown = picture(pilot)
+        assert "q000 rollout 0" in shown
+        assert "6 of 6 questions" in shown
+        assert "p_succ 95%" in shown
+
+
+@SIZES
+async def test_nodes_are_walked_forth_and_back(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        assert screen.session.page is not None
+        positions = screen.session.page.node_positions
+        await press(pilot, screen, "n", "n")
+        assert screen.session.token == positions[2]
+        await press(pilot, screen, "N")
+        assert screen.session.token == positions[1]
+        assert f"node 2 of {len(positions)}" in picture(pilot)
+
+
+async def test_the_worst_and_the_best_are_walked_in_order(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        seen = []
+        for _ in range(3):
+            await press(pilot, screen, "]")
+            seen.append(screen.session.colouring.values[screen.session.token])
+        finite = sorted(value for value in screen.session.colouring.values if value == value)
+        assert seen == finite[:3]
+        await press(pilot, screen, "[")
+        assert screen.session.colouring.values[screen.session.token] == finite[1]
+        await press(pilot, screen, "m", "[")
+        gains = [value for value in screen.session.colouring.values if value == value]
+        assert screen.session.colouring.values[screen.session.token] == max(gains)
+
+
+async def test_sign_flips_are_flips(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await press(pilot, screen, "home", "w")
+        values, uncertain = screen.session.colouring.values, screen.session.colouring.uncertain
+        token = screen.session.token
+        before = [value for place, value in enumerate(values[:token]) if value == value and place not in uncertain]
+        assert before[-1] * values[token] < 0
+
+
+@SIZES
+async def test_every_metric_has_a_legend_with_a_number(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        for metric in METRICS:
+            assert screen.session.metric is metric
+            assert metric.label in screen.legend.text
+            assert "here" in screen.legend.text
+            await press(pilot, screen, "m")
+        assert screen.session.metric is METRICS[0]
+        await press(pilot, screen, "M")
+        assert screen.session.metric is METRICS[-1]
+
+
+async def test_teacher_and_objective_change_the_numbers(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        first = screen.legend.text
+        await press(pilot, screen, "t")
+        assert "self-1c" in screen.legend.text
+        assert screen.legend.text != first
+        await press(pilot, screen, "T", "2")
+        assert "forward_kl" in screen.legend.text
+        await press(pilot, screen, "9")
+        assert "there is no objective 9" in picture(pilot)
+        await press(pilot, screen, "1")
+        assert screen.legend.text == first
+
+
+@SIZES
+async def test_rollouts_are_walked_and_end(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        await press(pilot, screen, "r", "r")
+        assert screen.session.page is not None and screen.session.page.index == 2
+        await press(pilot, screen, "R", "R", "R")
+        assert screen.session.page.index == 0
+        assert "no further rollout" in picture(pilot)
+
+
+async def test_arrows_and_letters_move_by_token_and_by_line(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q001/0/0")) as (pilot, screen):
+        for forth, back in (("right", "left"), ("l", "h"), ("down", "up"), ("j", "k")):
+            await press(pilot, screen, forth)
+            assert screen.session.token > 0
+            await press(pilot, screen, back)
+            assert screen.session.token == 0
+        await press(pilot, screen, "end")
+        assert screen.session.page is not None
+        assert screen.session.token == screen.session.page.n_tokens - 1
+
+
+async def test_a_cursor_move_asks_for_two_tokens_only(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q001/0/0")) as (pilot, screen):
+        drawn: list[int] = []
+        real = screen.tokens.render_line
+        screen.tokens.render_line = lambda y: (drawn.append(y), real(y))[1]  # type: ignore[assignment,func-returns-value]
+        await pilot.press("right")
+        await pilot.pause()
+        assert len(set(drawn)) == 1
+
+
+@SIZES
+async def test_tab_goes_round_the_panes_and_escape_home(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        seen = []
+        for _ in range(5):
+            await press(pilot, screen, "tab")
+            assert screen.focused is not None
+            seen.append(screen.focused.id)
+            assert screen.focused.region.area > 0
+        assert seen == ["node", "teachers", "questions", "rollouts", "tokens"]
+        await press(pilot, screen, "L", "escape")
+        assert screen.focused is screen.tokens
+
+
+async def test_in_a_narrow_terminal_the_lists_come_over_the_tokens(calm_store: Path) -> None:
+    async with browsing(calm_store, NARROW) as (pilot, screen):
+        assert not screen.questions.region.area
+        await press(pilot, screen, "L")
+        assert screen.questions.region.area
+        assert "questions 6" in picture(pilot)
+        await press(pilot, screen, "down", "enter")
+        assert screen.session.question_id == "q001"
+        assert not screen.questions.region.area
+        await pilot.resize_terminal(*WIDE)
+        await until(pilot, lambda: screen.questions.region.area > 0)
+        assert "q001 rollout" in picture(pilot)
+
+
+async def test_questions_are_sorted(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await press(pilot, screen, "s")
+        rates = [question.success_rate for question in screen.questions.questions]
+        assert rates == sorted(rates)
+        await press(pilot, screen, "s")
+        scored = [question for question in screen.questions.questions if not question.left_out]
+        means = [screen.session.score_of_question(question).mean for question in scored]
+        assert means == sorted(means)
+        assert "by alignment" in picture(pilot)
+        await press(pilot, screen, "s", "s")
+        assert [question.id for question in screen.questions.questions] == [f"q00{number}" for number in range(6)]
+
+
+async def test_a_question_left_out_says_why(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q005")) as (pilot, screen):
+        shown = picture(pilot)
+        assert "left out: no initial rollout was correct" in shown
+        assert "no node" in shown
+        await press(pilot, screen, "n", "]", "w")
+        assert screen.session.token == 0
+
+
+async def test_children_are_chosen_and_their_completions_read(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await press(pilot, screen, "tab", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Reader) or "no completion" in picture(pilot))
+        assert "sample" in picture(pilot) or "no completion" in picture(pilot)
+        if isinstance(pilot.app.screen, Reader):
+            await pilot.press("escape")
+        assert pilot.app.screen is screen
+
+
+async def test_prompts_are_read(calm_store: Path) -> None:
+    async with browsing(calm_store, NARROW) as (pilot, screen):
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Reader))
+        await until(pilot, lambda: "reference answer" in picture(pilot))
+        assert "the student's prompt" in picture(pilot)
+        await pilot.press("escape")
+        assert pilot.app.screen is screen
+
+
+@SIZES
+async def test_help_lists_the_keys(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "next, previous node" in picture(pilot))
+        assert isinstance(pilot.app.screen, Help)
+        await pilot.press("q")
+        assert pilot.app.screen is screen
+
+
+async def test_the_command_palette_has_the_metrics(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await pilot.press("ctrl+p", *"js", "enter")
+        await until(pilot, lambda: pilot.app.screen is screen and screen.session.metric is BY_KEY["js"])
+
+
+async def test_an_empty_store_says_that_it_waits_and_fills_when_it_grows(empty_store: Path) -> None:
+    from store.writer import publish
+
+    async with browsing(empty_store) as (pilot, screen):
+        assert "no question is finished yet" in picture(pilot)
+        assert "0 of 4 questions" in picture(pilot)
+        assert "live" in picture(pilot)
+        await press(pilot, screen, "n", "]", "m", "t", "r", "s", "down", "p", "u", "v")
+        publish(empty_store, "p-first", question_record(1))
+        await until(pilot, lambda: screen.session.page is not None and screen.settled)
+        assert "1 of 4 questions" in picture(pilot)
+
+
+async def test_new_questions_append_and_the_cursor_stays(empty_store: Path) -> None:
+    from store.writer import publish
+
+    publish(empty_store, "p-b", question_record(1))
+    async with browsing(empty_store) as (pilot, screen):
+        await press(pilot, screen, "n", "right")
+        before = screen.session.question_id, screen.session.rollout, screen.session.token
+        publish(empty_store, "p-a", question_record(0))
+        await until(pilot, lambda: "2 of 4 questions" in picture(pilot))
+        await until(pilot, lambda: screen.settled)
+        assert (screen.session.question_id, screen.session.rollout, screen.session.token) == before
+        assert screen.questions.questions[screen.questions.cursor].id == "q001"
+
+
+async def test_a_late_answer_is_dropped(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        screen.open(1)
+        screen.open(2)
+        screen.open(3)
+        await until(pilot, lambda: screen.settled)
+        assert screen.session.page is not None and screen.session.page.index == 3
+
+
+async def test_places_teachers_and_metrics_can_be_asked_for(calm_store: Path) -> None:
+    wish = Wish("q002/1/4", "self-1c", BY_KEY["log-ratio"])
+    async with browsing(calm_store, wish=wish) as (pilot, screen):
+        session = screen.session
+        assert (session.question_id, session.rollout, session.token) == ("q002", 1, 4)
+        assert session.teacher_label == "self-1c"
+        assert "log T/P" in picture(pilot)
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"), [(Wish("nowhere/1"), "there is no place 'nowhere/1'"), (Wish(None, "nobody"), "there is no teacher 'nobody'")]
+)
+async def test_what_is_not_there_is_said_in_a_sentence(calm_store: Path, wish: Wish, sentence: str) -> None:
+    async with browsing(calm_store, wish=wish) as (pilot, screen):
+        assert sentence in picture(pilot)
+        assert screen.session.question_id == "q000"
+
+
+async def test_a_rollout_that_is_not_there_is_said_in_a_sentence(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q001/77")) as (pilot, screen):
+        assert "77" in picture(pilot).splitlines()[-1]
+        await press(pilot, screen, "tab", "down")
+
+
+async def test_a_damaged_page_shows_one_sentence_and_the_rest_still_works(calm_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.zarr"
+    shutil.copytree(calm_store, path)
+    for shard in path.glob("teacher/ext-7b/*/logprob/c/*"):
+        shard.write_bytes(b"\x00" * 10)
+    async with browsing(path) as (pilot, screen):
+        assert screen.session.page is None
+        assert "logprob" in picture(pilot).splitlines()[-1]
+        await press(pilot, screen, "tab", "n", "r")
+
+
+async def test_a_store_that_is_none_ends_the_app_with_a_sentence(tmp_path: Path) -> None:
+    app = OpdTui(str(tmp_path / "nothing.zarr"))
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: app.failure is not None)
+    assert "there is no store at" in str(app.failure)
+    assert app.return_code == 1
+
+
+@pytest.mark.parametrize("depth", list(Depth))
+@SIZES
+async def test_every_depth_of_colour_can_be_read(calm_store: Path, depth: Depth, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size, depth=depth) as (pilot, screen):
+        marked = depth in (Depth.STANDARD, Depth.NONE)
+        assert screen.tokens.marks is marked
+        await press(pilot, screen, "u", "v", "n")
+        assert screen.tokens.marks is not marked
+        assert not screen.tokens.whitespace
+
+
+async def test_the_light_theme_changes_every_pane(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        pilot.app.theme = "opd-light"
+        await until(pilot, lambda: not screen.tokens.palette.dark)
+        assert not any(pane.palette.dark for pane in (screen.questions, screen.node, screen.teachers, screen.legend))
+
+
+@SIZES
+async def test_a_click_goes_where_it_points(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        await pilot.click(screen.track, offset=(40, 0))
+        assert screen.session.token > 0
+        span = screen.tokens._layout.spans(3)[0]
+        await pilot.click(screen.tokens, offset=(span.x + 6, span.y + screen.tokens._top - screen.tokens.scroll_offset.y))
+        assert screen.session.token == 3
+        assert isinstance(screen, Browse)
