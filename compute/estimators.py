@@ -77,14 +77,15 @@ def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", hal
         raise ValueError(f"Unknown estimator {estimator!r}; allowed: {', '.join(ESTIMATORS)}.")
     counts = stratum_counts(nodes, half=half) if estimator == "backup" else passing_counts(nodes, estimator, half=half)
     on_path_NK = nodes.kind_NK == ChildKind.ON_PATH
-    # Mass of the child that goes on along the path, to the next node or to an exact outcome; the rest is its stratum.
-    stay_NK = np.where(nodes.kind_NK == ChildKind.END, 1.0, 0.0)
-    gap_NK = np.where(nodes.kind_NK == ChildKind.END, 0.0, 1.0)
+    # Rounding may leave a continuation just above certain.
+    continue_NK = np.minimum(np.where(on_path_NK, nodes.continue_logprob_NK, np.nan).astype(np.float64), 0.0)
+    gap_mass_NK = 0.0 - np.expm1(continue_NK)
+    # The part of a child that goes on, to the next node or to an exact outcome, and the part that is its own stratum.
+    ahead_NK = np.where(nodes.kind_NK == ChildKind.END, 1.0, 0.0)
+    own_NK = 1.0 - ahead_NK
     if estimator == "backup":
-        continue_NK = np.minimum(np.where(on_path_NK, nodes.continue_logprob_NK, 0.0), 0.0).astype(np.float64)
-        stay_NK = np.where(on_path_NK, np.exp(continue_NK), stay_NK)
-        gap_NK = np.where(on_path_NK, -np.expm1(continue_NK), gap_NK)
-    sums_NKI, value_NI = _back_up(nodes, counts, stay_NK, gap_NK)
+        ahead_NK, own_NK = np.where(on_path_NK, np.exp(continue_NK), ahead_NK), np.where(on_path_NK, gap_mass_NK, own_NK)
+    sums_NKI, value_NI = _back_up(nodes, counts, ahead_NK, own_NK)
     p_succ_NK = sums_NKI[..., _VALUE]
     with np.errstate(divide="ignore"):
         effective_n_NK, value_effective_n_N = 1.0 / sums_NKI[..., _INVERSE_N], 1.0 / value_NI[:, _INVERSE_N]
@@ -103,7 +104,7 @@ def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", hal
         value_effective_n_N=value_effective_n_N,
         # A count like 20 must not fail against 20 because 1/(1/20) is rounded.
         kept_NK=token_NK & ~np.isnan(p_succ_NK) & (effective_n_NK * (1.0 + 1e-9) >= n_sig),
-        gap_mass_NK=np.where(on_path_NK, -np.expm1(nodes.continue_logprob_NK.astype(np.float64)), np.nan),
+        gap_mass_NK=gap_mass_NK,
     )
 
 
@@ -188,9 +189,9 @@ def _tree(nodes: Nodes) -> tuple[Int, Int, Sequence[Int]]:
     next_E = nodes.next_NK[follows_NK]
     above_N, above_child_N = np.full(len(nodes), NOWHERE), np.full(len(nodes), NOWHERE)
     above_N[next_E], above_child_N[next_E] = node_E, child_E
-    levels = []
+    levels: list[Int] = []
     level = np.flatnonzero(above_N == NOWHERE)
-    while level.size:
+    while level.size and len(levels) <= len(nodes):
         levels.append(level)
         level = nodes.next_NK[level][follows_NK[level]]
     if sum(map(len, levels)) != len(nodes):
@@ -228,11 +229,11 @@ def _exact_terms(nodes: Nodes) -> Array:
     return np.where(known_NK[..., None], terms_NKI, np.nan)
 
 
-def _back_up(nodes: Nodes, counts: Counts, stay_NK: Array, gap_NK: Array) -> tuple[Array, Array]:
+def _back_up(nodes: Nodes, counts: Counts, ahead_NK: Array, own_NK: Array) -> tuple[Array, Array]:
     """The eight sums of every child and of every node, level by level from the deepest up."""
     present_NK = nodes.kind_NK != ChildKind.ABSENT
     P_NK = np.where(present_NK, np.exp(nodes.logprob_NK.astype(np.float64)), 0.0)
-    weight_NKX = np.stack([stay_NK, gap_NK], axis=-1)
+    weight_NKX = np.stack([ahead_NK, own_NK], axis=-1)
     stratum_NKI, exact_NKI = _stratum_terms(counts), _exact_terms(nodes)
     child_NKI = np.full_like(stratum_NKI, np.nan)
     node_NI = np.full((len(nodes), len(_POWER_I)), np.nan)

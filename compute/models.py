@@ -62,7 +62,7 @@ class Model:
         """Next-token logits in float32 [n, vocab_size] of last hidden states [n, d], padding cut off."""
         import torch
 
-        logits = self.head(states)[..., : self.vocab_size].float()
+        logits: torch.Tensor = self.head(states)[..., : self.vocab_size].float()
         cap = getattr(self.network.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -85,7 +85,9 @@ class Model:
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **chat.arguments)
         except Exception as error:  # the template is the model's own program
-            raise StudyError(f"The chat template of {self.name} failed: {error}; [chat] template = \"plain\" does without.") from error
+            raise StudyError(
+                f'The chat template of {self.name} failed: {error}; [chat] template = "plain" does without.'
+            ) from error
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -112,7 +114,13 @@ def weights_digest(location: str) -> str:
 
 
 def load(
-    location: str, *, revision: str = "", dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False, stop: Sequence[str] = ()
+    location: str,
+    *,
+    revision: str = "",
+    dtype: str = "float32",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    stop: Sequence[str] = (),
 ) -> Model:
     """Load a model and its tokenizer for inference.
 
@@ -239,7 +247,9 @@ def _libraries() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise ComputeError(f"Computing needs the package `{error.name}`; install the extra: pip install 'opd-tui[compute]'.") from None
+        raise ComputeError(
+            f"Computing needs the package `{error.name}`; install the extra: pip install 'opd-tui[compute]'."
+        ) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return torch, transformers

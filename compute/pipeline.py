@@ -105,7 +105,9 @@ class Findings:
 
 def sample_rollouts(bench: Bench, question: Question) -> Responses:
     """G initial rollouts at temperature 1, graded."""
-    launches = [Launch(0, key(bench.study.study.seed, question.id, "rollout", (), -1, n)) for n in range(bench.study.sampling.n_rollouts)]
+    launches = [
+        Launch(0, key(bench.study.study.seed, question.id, "rollout", (), -1, n)) for n in range(bench.study.sampling.n_rollouts)
+    ]
     return _respond(bench, question, launches, temperature=1.0)
 
 
@@ -127,7 +129,11 @@ def sample_demonstrations(bench: Bench, question: Question) -> list[tuple[int, .
 
 
 def investigate(
-    bench: Bench, question: Question, rollouts: Responses, demonstrations: Sequence[tuple[int, ...]], others: tuple[int, ...] | None
+    bench: Bench,
+    question: Question,
+    rollouts: Responses,
+    demonstrations: Sequence[tuple[int, ...]],
+    others: tuple[int, ...] | None,
 ) -> Findings:
     """All that follows the rollouts. `others` is another question's demonstration, for the null that reads one."""
     prompt_ids = bench.prompt_ids(bench.student, question, "")
@@ -157,7 +163,10 @@ def investigate(
     stored = tuple(_score(bench, prompt_ids, teacher_prompts, rollouts, at, kept[at]) for at in sorted(kept))
     path_index = tuple(n for n, one in enumerate(stored) if one.kind is not PathKind.NONE)
     trie = Trie(
-        [Path(_tokens(rollouts, stored[n].index), stored[n].student.logprob_T, rollouts.grades[stored[n].index].correct) for n in path_index]
+        [
+            Path(_tokens(rollouts, stored[n].index), stored[n].student.logprob_T, rollouts.grades[stored[n].index].correct)
+            for n in path_index
+        ]
     )
     targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
     batches = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id)
@@ -166,9 +175,7 @@ def investigate(
         question=question,
         status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
         prompt_ids=tuple(prompt_ids),
-        teacher_prompts=tuple(
-            teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, teacher_prompts, strict=True)
-        ),
+        teacher_prompts=tuple(teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, teacher_prompts, strict=True)),
         rollouts=rollouts,
         stored=stored,
         trie=trie,
@@ -237,12 +244,19 @@ def _target(
     return Target(node, bits, tokens, kinds, logprobs, child_bits, outcomes, teacher_logprobs, fbar)
 
 
-def run_completions(bench: Bench, question: Question, prompt_ids: Sequence[int], trie: Trie, batches: Sequence[Batch]) -> list[Responses]:
+def run_completions(
+    bench: Bench, question: Question, prompt_ids: Sequence[int], trie: Trie, batches: Sequence[Batch]
+) -> list[Responses]:
     """Run all batches, those off one path together, and grade the whole responses."""
     completions: dict[int, Completion] = {}
     starts = np.cumsum([0, *(len(batch.launches) for batch in batches)])
     for number, path in enumerate(trie.paths):
-        mine = [(int(starts[b]) + n, launch) for b, batch in enumerate(batches) if batch.path == number for n, launch in enumerate(batch.launches)]
+        mine = [
+            (int(starts[b]) + n, launch)
+            for b, batch in enumerate(batches)
+            if batch.path == number
+            for n, launch in enumerate(batch.launches)
+        ]
         done = bench.engine.complete(
             prompt_ids,
             path.token_ids,
@@ -278,7 +292,9 @@ def _respond(bench: Bench, question: Question, launches: Sequence[Launch], tempe
     return Responses(tuple(completions), grades)
 
 
-def _graded(bench: Bench, question: Question, tokens: tuple[int, ...], completion: Completion, known: dict[tuple[int, ...], Grade]) -> Grade:
+def _graded(
+    bench: Bench, question: Question, tokens: tuple[int, ...], completion: Completion, known: dict[tuple[int, ...], Grade]
+) -> Grade:
     """Grade a whole response; one cut off at the length limit is a failure whatever it says."""
     if completion.truncated:
         return Grade(0.0, False)
@@ -307,7 +323,12 @@ def _pick_demonstration(
 
 
 def _score(
-    bench: Bench, prompt_ids: Sequence[int], teacher_prompts: Sequence[Sequence[int]], rollouts: Responses, at: int, kind: PathKind
+    bench: Bench,
+    prompt_ids: Sequence[int],
+    teacher_prompts: Sequence[Sequence[int]],
+    rollouts: Responses,
+    at: int,
+    kind: PathKind,
 ) -> Stored:
     """The student's and every teacher's pass over one rollout."""
     tokens = rollouts.completions[at].token_ids
@@ -330,6 +351,8 @@ def _score(
     return Stored(at, kind, student, states, tuple(teacher_scores), tuple(teacher_states))
 
 
-def _left_out(bench: Bench, question: Question, status: QuestionStatus, prompt_ids: Sequence[int], rollouts: Responses) -> Findings:
+def _left_out(
+    bench: Bench, question: Question, status: QuestionStatus, prompt_ids: Sequence[int], rollouts: Responses
+) -> Findings:
     """A question that cannot be scored: its counts are kept, and why."""
     return Findings(question, status, tuple(prompt_ids), ("",) * len(bench.teachers), rollouts, (), None, (), (), (), ())

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from compute.pipeline import Findings, Responses
 from compute.study import Study
 from compute.targeting import Batch, Target
-from compute.tree import Trie
 from store.parts import PartArrays, pack_texts
 from store.schema import (
     ABSENT_TOKEN,
@@ -54,9 +53,8 @@ def _typed(arrays: Arrays, specs: Any) -> Arrays:
     typed = {}
     for name, array in arrays.items():
         dtype = np.dtype(specs[name].dtype)
-        if dtype == np.float16:
-            array = np.clip(array, -60000.0, 60000.0)
-        typed[name] = np.ascontiguousarray(array, dtype=dtype)
+        fitting = np.clip(array, -60000.0, 60000.0) if dtype == np.float16 else array
+        typed[name] = np.ascontiguousarray(fitting, dtype=dtype)
     return typed
 
 
@@ -217,7 +215,9 @@ def _kept(study: Study, outcomes: Responses) -> list[int]:
 
 def _completions(study: Study, found: Findings) -> Arrays:
     entries: list[tuple[Batch, int, Responses]] = [
-        (batch, at, outcomes) for batch, outcomes in zip(found.batches, found.outcomes, strict=True) for at in _kept(study, outcomes)
+        (batch, at, outcomes)
+        for batch, outcomes in zip(found.batches, found.outcomes, strict=True)
+        for at in _kept(study, outcomes)
     ]
     completions = [outcomes.completions[at] for _, at, outcomes in entries]
     return {

@@ -24,7 +24,7 @@ import numpy as np
 
 from compute import models, objectives, scoring
 from compute.errors import ComputeError, Interrupted
-from compute.pipeline import Bench, Responses, TeacherRun, investigate, sample_demonstrations, sample_rollouts
+from compute.pipeline import Bench, TeacherRun, investigate, sample_demonstrations, sample_rollouts
 from compute.progress import Reporter
 from compute.record import to_record
 from compute.spooled import Spool
@@ -151,9 +151,14 @@ def preview(setup: Setup, question: Question) -> Iterator[tuple[str, str]]:
     for teacher in bench.teachers:
         lacking = (teacher.settings.context == "1c" and not own) or (teacher.settings.context == "other" and others is None)
         if lacking:
-            yield teacher.settings.id, f"(no correct demonstration in {setup.study.demonstrations.max_tries} tries: the question is left out)"
+            yield (
+                teacher.settings.id,
+                f"(no correct demonstration in {setup.study.demonstrations.max_tries} tries: the question is left out)",
+            )
             continue
-        context = context_of(teacher.settings, question, bench.student.text(own[0] if own else ()), bench.student.text(others or ()))
+        context = context_of(
+            teacher.settings, question, bench.student.text(own[0] if own else ()), bench.student.text(others or ())
+        )
         yield teacher.settings.id, teacher.model.shown(bench.prompt_ids(teacher.model, question, context))
 
 
@@ -288,7 +293,9 @@ def _lock(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ComputeError(f"Another run is computing {out} at this moment; wait for it, or give this one another store.") from None
+            raise ComputeError(
+                f"Another run is computing {out} at this moment; wait for it, or give this one another store."
+            ) from None
         yield
         if not any(folder.glob("*/*")):
             shutil.rmtree(folder, ignore_errors=True)

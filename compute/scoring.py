@@ -68,7 +68,9 @@ def states(model: Model, prompt_ids: Sequence[int], response_ids: Sequence[int])
     """
     length = len(prompt_ids) + len(response_ids)
     if model.window is not None and length > model.window:
-        raise ComputeError(f"{length} tokens of prompt and response do not fit the window of {model.name}, {model.window} tokens.")
+        raise ComputeError(
+            f"{length} tokens of prompt and response do not fit the window of {model.name}, {model.window} tokens."
+        )
     ids = torch.tensor([[*prompt_ids, *response_ids]], device=model.device)
     hidden: torch.Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
     return hidden[len(prompt_ids) - 1 :]

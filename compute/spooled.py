@@ -98,7 +98,8 @@ def _arrays(responses: Responses) -> dict[str, NDArray[Any]]:
 def _responses(arrays: dict[str, NDArray[Any]]) -> Responses:
     return Responses(
         tuple(
-            Completion(tokens, FinishReason(int(reason))) for tokens, reason in zip(_pieces(arrays), arrays["finish_reason"], strict=True)
+            Completion(tokens, FinishReason(int(reason)))
+            for tokens, reason in zip(_pieces(arrays), arrays["finish_reason"], strict=True)
         ),
         tuple(Grade(float(reward), bool(correct)) for reward, correct in zip(arrays["reward"], arrays["correct"], strict=True)),
     )

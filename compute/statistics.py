@@ -48,8 +48,8 @@ def beta_cdf(x: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
     x_, a_, b_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (x, a, b)))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.log(x_) - np.log1p(-x_)
-    F = np.exp(_log_cdf(t.ravel(), a_.ravel(), b_.ravel(), log_beta(a_, b_).ravel()))
-    return F.reshape(x_.shape)
+    log_F = _log_cdf(t.ravel(), a_.ravel(), b_.ravel(), log_beta(a_, b_).ravel())
+    return np.asarray(np.exp(log_F).reshape(x_.shape), dtype=np.float64)
 
 
 def _log_cdf(t: Array, a: Array, b: Array, log_B: Array) -> Array:
@@ -61,8 +61,8 @@ def _log_cdf(t: Array, a: Array, b: Array, log_B: Array) -> Array:
         swap = t > np.log((a + 1.0) / (b + 1.0))
         t, p, q = np.where(swap, -t, t), np.where(swap, b, a), np.where(swap, a, b)
         log_front = -p * np.logaddexp(0.0, -t) - q * np.logaddexp(0.0, t) - log_B - np.log(p)
-        log_tail = log_front + np.log(_beta_fraction(1.0 / (1.0 + np.exp(-t)), p, q))
-        return np.where(swap, np.log1p(-np.exp(np.minimum(log_tail, 0.0))), np.minimum(log_tail, 0.0))
+        log_tail = np.minimum(log_front + np.log(_beta_fraction(1.0 / (1.0 + np.exp(-t)), p, q)), 0.0)
+        return np.asarray(np.where(swap, np.log1p(-np.exp(log_tail)), log_tail), dtype=np.float64)
 
 
 def _beta_fraction(x: Array, a: Array, b: Array) -> Array:

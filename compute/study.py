@@ -42,14 +42,18 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     revision: Annotated[str, Meta(description="Revision on the hub; empty for the default.")] = ""
     dtype: Annotated[Dtype, Meta(description="float32 gives the same store bit for bit however it is computed.")] = "float32"
     device: Annotated[str, Meta(description="cpu, cuda, cuda:1, ...")] = "cpu"
-    trust_remote_code: Annotated[bool, Meta(description="Run Python code that comes with the model. Off unless you have read it.")] = False
+    trust_remote_code: Annotated[
+        bool, Meta(description="Run Python code that comes with the model. Off unless you have read it.")
+    ] = False
 
 
 class Sampling(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Initial rollouts. Temperature is 1 and top-p is off: P must be the distribution that is sampled from."""
 
     n_rollouts: Annotated[Positive, Meta(description="Initial rollouts per question (the paper: 200).")] = 32
-    max_response_tokens: Annotated[Positive, Meta(description="Length limit of a whole response; one cut off there counts as a failure.")] = 256
+    max_response_tokens: Annotated[
+        Positive, Meta(description="Length limit of a whole response; one cut off there counts as a failure.")
+    ] = 256
     stop: Annotated[tuple[str, ...], Meta(description="A response also ends with a token that contains one of these.")] = ()
 
 
@@ -57,34 +61,42 @@ class Chat(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a prompt becomes tokens."""
 
     template: Annotated[
-        Literal["chat", "plain"], Meta(description="chat: through the tokenizer's chat template; plain: the text as it is, for base models.")
+        Literal["chat", "plain"],
+        Meta(description="chat: through the tokenizer's chat template; plain: the text as it is, for base models."),
     ] = "chat"
     system: Annotated[str, Meta(description="System prompt; empty for none.")] = ""
-    arguments: Annotated[dict[str, bool | int | str], Meta(description="Arguments of the chat template, such as enable_thinking.")] = field(
-        default_factory=dict
-    )
+    arguments: Annotated[
+        dict[str, bool | int | str], Meta(description="Arguments of the chat template, such as enable_thinking.")
+    ] = field(default_factory=dict)
 
 
 class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The questions and how answers to them are graded."""
 
-    questions: Annotated[str, Meta(description="JSONL file with one question a line (relative to this file); or use reasoning_gym.")] = ""
+    questions: Annotated[
+        str, Meta(description="JSONL file with one question a line (relative to this file); or use reasoning_gym.")
+    ] = ""
     reasoning_gym: Annotated[str, Meta(description="Name of a reasoning-gym task that makes the questions.")] = ""
     reasoning_gym_arguments: Annotated[
         dict[str, Any], Meta(description="Arguments of the reasoning-gym task; its size follows from skip and limit.")
     ] = field(default_factory=dict)
     prompt: Annotated[
         str,
-        Meta(description="What the model is asked. {field} takes a field of the question; {context} is where a teacher's context goes (default: the end)."),
+        Meta(
+            description="What the model is asked. {field} takes a field of the question; {context} is where a teacher's context goes (default: the end)."
+        ),
     ] = "{question}"
     id_field: Annotated[str, Meta(description="Field with the question's name; empty: its line number.")] = "id"
     answer_field: Annotated[str, Meta(description="Field with the reference answer.")] = "answer"
     grader: Annotated[
         str,
-        Meta(description="exact, number, boolean, choice, reasoning_gym, or FILE.py:FUNCTION with (response, answer, question) -> reward."),
+        Meta(
+            description="exact, number, boolean, choice, reasoning_gym, or FILE.py:FUNCTION with (response, answer, question) -> reward."
+        ),
     ] = "exact"
     answer_pattern: Annotated[
-        str, Meta(description="Regular expression; the grader sees its first group where it matched last. Empty: the whole response.")
+        str,
+        Meta(description="Regular expression; the grader sees its first group where it matched last. Empty: the whole response."),
     ] = ""
     success_at: Annotated[float, Meta(description="Reward from which a response counts as correct.")] = 1.0
     skip: Annotated[Count, Meta(description="Questions to leave out at the start.")] = 0
@@ -97,7 +109,9 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: Annotated[Name, Meta(description="Short name: letters, digits and ._+()-")]
     kind: Annotated[
         Literal["external", "self", "temperature"],
-        Meta(description="external: another model; self: the student with a context; temperature: the student, sharpened or flattened (a null)."),
+        Meta(
+            description="external: another model; self: the student with a context; temperature: the student, sharpened or flattened (a null)."
+        ),
     ]
     model: Annotated[str, Meta(description="external: folder (relative to this file) or name on the hub.")] = ""
     revision: str = ""
@@ -106,7 +120,9 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     trust_remote_code: bool = False
     context: Annotated[
         Literal["", "answer", "1c", "other"],
-        Meta(description="self: answer (reference answer), 1c (a correct demonstration), other (another question's demonstration, a null)."),
+        Meta(
+            description="self: answer (reference answer), 1c (a correct demonstration), other (another question's demonstration, a null)."
+        ),
     ] = ""
     context_template: Annotated[
         str, Meta(description="Wording of the context with {answer} or {demonstration}; empty for the built-in one.")
@@ -137,7 +153,9 @@ class Demonstrations(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Targeting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which positions and tokens are estimated, and with how many completions (method.md 3)."""
 
-    first_window: Annotated[Positive, Meta(description="Tokens in the first depth window; each further one is twice as wide.")] = 50
+    first_window: Annotated[
+        Positive, Meta(description="Tokens in the first depth window; each further one is twice as wide.")
+    ] = 50
     k: Annotated[Count, Meta(description="Positions per window with the largest |P_j (l_j - lbar)|.")] = 4
     r: Annotated[Count, Meta(description="Positions per window with the largest |T_j - P_j|.")] = 4
     tau: Annotated[Share, Meta(description="A token is a candidate where student or teacher gives it more.")] = 0.02
@@ -150,7 +168,8 @@ class Keep(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is stored beside the counts."""
 
     rollouts: Annotated[
-        Literal["paths", "all"], Meta(description="Rollouts stored token by token: the representative paths, or all initial ones.")
+        Literal["paths", "all"],
+        Meta(description="Rollouts stored token by token: the representative paths, or all initial ones."),
     ] = "paths"
     completions: Annotated[
         Literal["all", "sample", "counts"], Meta(description="Completions stored to be read: all, up to 8 per child, or none.")
@@ -249,9 +268,11 @@ def _check(study: Study, path: Path) -> None:
         raise StudyError(f"{path}: {len(study.teacher)} teachers, at most 31 fit one study.")
     if study.chat.template == "plain":
         if study.chat.system or study.chat.arguments:
-            raise StudyError(f"{path}: [chat] `system` and `arguments` mean nothing with template = \"plain\".")
+            raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')
         if any(teacher.context for teacher in study.teacher) and "{context}" not in task.prompt:
-            raise StudyError(f"{path}: with [chat] template = \"plain\", `task.prompt` must say where a teacher's context goes: {{context}}.")
+            raise StudyError(
+                f'{path}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
+            )
 
 
 def fingerprint(study: Study, contents: Any) -> str:

@@ -43,7 +43,8 @@ def load_questions(task: Task, folder: Path, seed: int) -> tuple[Question, ...]:
     Raises `StudyError` naming file and line.
     """
     rows = _read_jsonl(folder / task.questions, task) if task.questions else _reasoning_gym(task, seed)
-    questions, seen = [], dict[str, str]()
+    questions: list[Question] = []
+    seen: dict[str, str] = {}
     for place, fields in rows:
         identity = str(fields.get(task.id_field, "")) if task.id_field else ""
         identity = identity or f"q{len(questions) + task.skip:04d}"
@@ -112,7 +113,9 @@ def _reasoning_gym(task: Task, seed: int) -> list[tuple[str, dict[str, Any]]]:
         made = reasoning_gym.create_dataset(task.reasoning_gym, **{"seed": seed, "size": size, **task.reasoning_gym_arguments})
     except Exception as error:  # whatever the library says of a wrong name or argument is the user's to read
         raise StudyError(f"reasoning-gym cannot make `{task.reasoning_gym}`: {error}") from None
-    rows = [(f"{task.reasoning_gym} {number}", {"id": f"{task.reasoning_gym}-{number}", **made[number]}) for number in range(size)]
+    rows = [
+        (f"{task.reasoning_gym} {number}", {"id": f"{task.reasoning_gym}-{number}", **made[number]}) for number in range(size)
+    ]
     return rows[task.skip :]
 
 

@@ -7,7 +7,7 @@ gap is a chain without branches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,7 +120,9 @@ class Trie:
             outcome=UNKNOWN_OUTCOME if reached else self.nodes[here].outcome,
         )
 
-    def exit(self, token_ids: Sequence[int], targets: Collection[int], children: dict[int, Collection[int]]) -> tuple[int, int]:
+    def exit(
+        self, token_ids: Sequence[int], targets: Collection[int], children: Mapping[int, Collection[int]]
+    ) -> tuple[int, int]:
         """The stratum of a free completion from the root: (trie node, child token) that names it.
 
         (-1, PATH_END_TOKEN) where it follows a path to its end, or leaves before the first targeted node.

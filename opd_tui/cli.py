@@ -67,7 +67,9 @@ def demo(
 
 @app.command()
 def init(
-    example: Annotated[str, typer.Option("--from", help="Start from a built-in example: chain_sums, smollm2_chain_sums, smollm2_boolq.")] = "",
+    example: Annotated[
+        str, typer.Option("--from", help="Start from a built-in example: chain_sums, smollm2_chain_sums, smollm2_boolq.")
+    ] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("study.toml"),
 ) -> None:
     """Write a commented study file."""
@@ -91,7 +93,9 @@ def init(
 @app.command()
 def compute(
     study: StudyPath,
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="S.zarr", help="The store; computing goes on where it stopped.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="S.zarr", help="The store; computing goes on where it stopped.")
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Show the exact prompts of student and teachers, and end.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Compute at most so many further questions; 0 for all.")] = 0,
     device: Device = "",
@@ -252,5 +256,8 @@ def _failed(error: Exception) -> int:
         sentence = str(error)
         print(f"opd-tui: {safe(sentence[:1].upper() + sentence[1:])}", file=sys.stderr)
     else:
-        print(f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)", file=sys.stderr)
+        print(
+            f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)",
+            file=sys.stderr,
+        )
     return 1

@@ -108,7 +108,9 @@ def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str]) -
 
 
 def _columns(opened: Store) -> list[str]:
-    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in opened.attributes.objectives]
+    per_objective = [
+        f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in opened.attributes.objectives
+    ]
     return [
         *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
         *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),

@@ -1,27 +1,14 @@
 """What panes show: plain numbers and safe text, frozen. Made by `opd_tui.pages`, drawn by `opd_tui.widgets`.
 
-Nothing here needs numpy, so that panes can be imported before the first paint. NaN means: no such number.
+Nothing here needs numpy. Panes know these only by name: making so many classes takes time that the first paint
+does not have. NaN means: no such number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opd_tui.palette import Scale
 from opd_tui.text import Safe
-
-
-@dataclass(frozen=True, slots=True)
-class Colouring:
-    """A value for every token (NaN: none here), the scale it is read on, and where its sign is uncertain."""
-
-    values: Sequence[float]
-    scale: Scale
-    uncertain: frozenset[int] = frozenset()
-
-
-NO_COLOURING = Colouring((), Scale(0.0, 1.0, diverging=False))
 
 
 @dataclass(frozen=True, slots=True)

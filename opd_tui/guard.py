@@ -23,4 +23,6 @@ def check_packages() -> None:
         found = Path(spec.origin).resolve() if spec.origin and spec.has_location else None
         if found != home / name / "__init__.py":
             where = found or next(iter(spec.submodule_search_locations or ()), "somewhere else")
-            raise ForeignModule(f"The module `{name}` is {where}, not the one of opd-tui in {home / name}; rename it or leave its folder.")
+            raise ForeignModule(
+                f"The module `{name}` is {where}, not the one of opd-tui in {home / name}; rename it or leave its folder."
+            )

@@ -110,7 +110,8 @@ def layout(tokens: Sequence[Run], width: int) -> Layout:
         size = sum(run.width for run in word)
         if used + size > limit and (size <= limit or used > limit // 2):
             close()
-        for text, left, kind, first, last in word:
+        for run in word:
+            text, left, kind, first, last = run
             while used + left > limit:
                 head, tail = cut(text, limit - used)
                 if head:

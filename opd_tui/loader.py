@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from opd_tui.facts import Catalogue, Passage
 from store.errors import StoreError
 
 if TYPE_CHECKING:
+    from opd_tui.facts import Catalogue, Passage
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
     from opd_tui.reading import Library
@@ -144,7 +144,7 @@ class Loader:
             answer: Answer = Opened(library.catalogue())
         except StoreError as error:
             answer = Failed(OPEN, str(error))
-        except Exception as error:  # noqa: BLE001 (as below)
+        except Exception as error:
             answer = Broken(error)
         self._hand_over(answer)
         if isinstance(answer, Opened):
@@ -158,7 +158,7 @@ class Loader:
                 answer = task(library)
             except StoreError as error:
                 answer = Failed(request, str(error))
-            except Exception as error:  # noqa: BLE001 (the edge of the thread: the app raises it again)
+            except Exception as error:
                 answer = Broken(error)
             if answer is not None:
                 self._hand_over(answer)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.scores import Scores
-from opd_tui.facts import Candidate, ChildFacts, Colouring, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
+from opd_tui.colouring import Colouring
+from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
 from opd_tui.metrics import Metric
 from opd_tui.palette import Scale
 from opd_tui.text import Run, Safe

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opd_tui.facts import (
-    NO_COLOURING,
-    Catalogue,
-    Colouring,
-    Mean,
-    NodeFacts,
-    QuestionFacts,
-    RolloutFacts,
-    Score,
-    TeacherLine,
-    TokenFacts,
-)
+from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.text import Safe
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
 
 if TYPE_CHECKING:
+    from opd_tui.facts import Catalogue, Mean, NodeFacts, QuestionFacts, RolloutFacts, Score, TeacherLine, TokenFacts
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
-
-_NAN = float("nan")
 
 
 class Session:
@@ -51,17 +39,17 @@ class Session:
         questions = self.catalogue.questions if self.catalogue else ()
         return next((question for question in questions if question.id == self.question_id), None)
 
-    def score_of_question(self, question: QuestionFacts) -> Score:
+    def score_of_question(self, question: QuestionFacts) -> Score | None:
         """Under the current teacher and objective."""
         if self.overview is None:
-            return Score(_NAN, _NAN, 0)
+            return None
         return self.overview.question(question.number, self.teacher, self.objective)
 
-    def score_of_rollout(self, rollout: RolloutFacts) -> Score:
+    def score_of_rollout(self, rollout: RolloutFacts) -> Score | None:
         """Of the current question, under the current teacher and objective."""
         question = self.question
         if self.overview is None or question is None:
-            return Score(_NAN, _NAN, 0)
+            return None
         return self.overview.rollout(question.number, rollout.index, self.teacher, self.objective)
 
     def first_rollout(self, question: QuestionFacts) -> int | None:
@@ -87,6 +75,11 @@ class Session:
         self.token = min(max(first if token is None else token, 0), max(page.n_tokens - 1, 0))
         self.teacher = min(self.teacher, max(page.n_teachers - 1, 0))
         self.objective = min(self.objective, max(len(page.objectives) - 1, 0))
+        self._changed()
+
+    def leave(self) -> None:
+        """There is no page to look at."""
+        self.page, self.token = None, 0
         self._changed()
 
     def choose(self, *, metric: Metric | None = None, teacher: int | None = None, objective: int | None = None) -> None:
@@ -142,13 +135,12 @@ class Session:
         """The node before it, if there is one."""
         return self.page.node(self.token, self.teacher, self.objective) if self.page and self.page.n_tokens else None
 
-    def teacher_lines(self) -> tuple[tuple[TeacherLine, ...], tuple[Mean, ...]]:
+    def teacher_lines(self) -> tuple[tuple[TeacherLine, ...], tuple[Mean | None, ...]]:
         """Every teacher at this token, and over the study."""
         if self.page is None or self.catalogue is None:
             return (), ()
         lines = self.page.teacher_lines(self.catalogue.teachers, self.objective, self.token)
-        unknown = Mean(_NAN, _NAN, _NAN, _NAN, _NAN)
-        means = (self.overview.mean(m, self.objective) if self.overview else unknown for m in range(len(lines)))
+        means = (self.overview.mean(m, self.objective) if self.overview else None for m in range(len(lines)))
         return lines, tuple(means)
 
     # where to go

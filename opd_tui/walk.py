@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import isfinite
 
-from opd_tui.facts import Colouring
+from opd_tui.colouring import Colouring
 
 
 def next_of(places: Sequence[int], token: int, step: int) -> int | None:

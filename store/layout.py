@@ -72,7 +72,7 @@ def read_group_attributes(folder: Path) -> dict[str, Any]:
             raise ValueError("it is not the metadata of a Zarr v3 group")
         attributes = metadata.get("attributes", {})
         if not isinstance(attributes, dict):
-            raise ValueError("its attributes are not a table")
+            raise TypeError("its attributes are not a table")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {_reason(error)}") from error
     return attributes
@@ -112,7 +112,7 @@ def decode_root(path: Path, attributes: Mapping[str, Any]) -> RootAttributes:
             top_k=_count(attributes, "top_k"),
             provenance=dict(attributes.get("provenance", {})),
         )
-        check_teachers(root.teachers)
+        check_root(root)
     except (ValueError, TypeError) as error:
         raise StoreError(f"{path / METADATA} is damaged: {_reason(error)}") from error
     return root
@@ -148,16 +148,16 @@ def read_added_teachers(root: Path, known: tuple[TeacherInfo, ...]) -> tuple[Tea
                 raise ValueError(f"it is of teacher {teacher.id!r}")
         except FileNotFoundError:
             continue
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StoreError(f"{folder / METADATA} is damaged: {error}") from error
         added.append(teacher)
     return tuple(added)
 
 
 def decode_teacher(item: object) -> TeacherInfo:
-    """A teacher from JSON. Raises ValueError."""
+    """A teacher from JSON. Raises ValueError or TypeError."""
     if not isinstance(item, dict):
-        raise ValueError("a teacher is not a table")
+        raise TypeError("a teacher is not a table")
     return TeacherInfo(
         id=_text(item, "id"),
         kind=_text(item, "kind"),
@@ -166,6 +166,13 @@ def decode_teacher(item: object) -> TeacherInfo:
         null=bool(item.get("null", False)),
         description=_text(item, "description"),
     )
+
+
+def check_root(attributes: RootAttributes) -> None:
+    """Raise ValueError unless the hash and the teachers are such as can be read again."""
+    if SAFE_HASH.fullmatch(attributes.study_hash) is None:
+        raise ValueError(f"the study hash {attributes.study_hash!r} is not made of letters, digits and . _ : + -")
+    check_teachers(attributes.teachers)
 
 
 def check_teachers(teachers: tuple[TeacherInfo, ...]) -> None:
@@ -281,7 +288,7 @@ def _count(table: Mapping[str, Any], name: str) -> int:
 def _list(table: Mapping[str, Any], name: str) -> list[Any]:
     value = _get(table, name)
     if not isinstance(value, list):
-        raise ValueError(f"{name!r} is not a list")
+        raise TypeError(f"{name!r} is not a list")
     return value
 
 
@@ -295,5 +302,5 @@ def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = _get(table, name)
     if not isinstance(value, dict):
-        raise ValueError(f"{name!r} is not a table")
+        raise TypeError(f"{name!r} is not a table")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -29,6 +30,27 @@ _SYNCS_AT_ONCE = 16
 def staging_folder(target: Path) -> Path:
     """Folder beside the store for what is not in it yet: the same file system, but outside of the hierarchy."""
     return target.with_name(f"{target.name}.staging")
+
+
+def leftovers(target: Path) -> list[Path]:
+    """Stages beside the store that a process of this machine made and did not live to remove."""
+    stale: list[Path] = []
+    folder = staging_folder(target)
+    for stage in sorted(folder.iterdir()) if folder.is_dir() else []:
+        owner = re.search(r"\.(\d+)\.[0-9a-f]{8}$", stage.name)
+        if owner and stage.name[: owner.start()].endswith(f".{socket.gethostname()}") and not _is_alive(int(owner[1])):
+            stale.append(stage)
+    return stale
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 @contextmanager

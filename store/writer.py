@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,16 @@ from store import layout
 from store.errors import StoreError
 from store.parts import SHARED_AXES, Array, Arrays, PartArrays, check_bounds, check_group, concatenate, validate
 from store.schema import STUDENT, TEACHER, VOCAB
-from store.staging import rename_all, stage_beside, sync_folder, write_arrays, write_group, write_part
+from store.staging import (
+    leftovers,
+    rename_all,
+    stage_beside,
+    staging_folder,
+    sync_folder,
+    write_arrays,
+    write_group,
+    write_part,
+)
 from store.tables import RootAttributes, TeacherInfo
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "next_part_id",
     "publish",
     "publish_teacher",
+    "remove_leftovers",
     "validate",
 ]
 
@@ -45,7 +57,7 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
         return
     arrays = _vocab_arrays(token_bytes, special_ids)
     try:
-        layout.check_teachers(attributes.teachers)
+        layout.check_root(attributes)
     except ValueError as error:
         raise StoreError(str(error)) from error
     with stage_beside(target, "create") as stage:
@@ -114,6 +126,8 @@ def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) 
     if teacher not in {known.id for known in _known_teachers(target, root)}:
         raise StoreError(f"{target} has no teacher {teacher!r}; add it first")
     destination = target / "teacher" / teacher / part_id
+    if not layout.is_safe_name(part_id):
+        raise StoreError(f"{part_id!r} cannot be the name of a part")
     try:
         student = layout.read_commit(target / "student" / part_id, root.study_hash)
     except FileNotFoundError as error:
@@ -122,8 +136,9 @@ def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) 
         raise StoreError(f"{destination} is there already; parts are never changed")
     lengths = check_group(f"teacher/{teacher}", arrays, TEACHER)
     for axis in SHARED_AXES:
-        if lengths[axis] != student.counts[axis]:
-            raise StoreError(f"teacher/{teacher} has {lengths[axis]} {axis} rows, part {part_id} has {student.counts[axis]}")
+        if lengths[axis] != student.counts.get(axis):
+            raise StoreError(f"teacher/{teacher} has {lengths[axis]} {axis} rows, part {part_id} has {student.counts.get(axis)}")
+    _check_teacher_fits(root, teacher, arrays, layout.vocab_size(layout.read_group_attributes(target)))
     with stage_beside(target, part_id) as stage:
         write_part(stage / "teacher", part_id, root.study_hash, student.question_ids, arrays, TEACHER)
         rename_all([(stage / "teacher", destination)])
@@ -153,6 +168,16 @@ def next_part_id(path: PathLike, run: str) -> str:
     return f"{prefix}{max(used, default=-1) + 1:04d}"
 
 
+def remove_leftovers(path: PathLike) -> int:
+    """Remove what killed processes of this machine left beside the store; return how many pieces. Work in hand stays."""
+    stale = leftovers(Path(path))
+    for stage in stale:
+        shutil.rmtree(stage, ignore_errors=True)
+    with suppress(OSError):  # not empty, or not there
+        staging_folder(Path(path)).rmdir()
+    return len(stale)
+
+
 def _is_numbered(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and name[len(prefix) :].isdecimal()
 
@@ -179,7 +204,7 @@ def _is_store_of(target: Path, study_hash: str) -> bool:
         there = attributes.get("study_hash")
         if there != study_hash:
             raise StoreError(
-                f"{target} is the store of study {there}, and this study is {study_hash}; "
+                f"{target} is the store of study {there!r}, and this study is {study_hash!r}; "
                 "choose another path, or go back to the study file it was made with"
             )
         return True
@@ -194,25 +219,32 @@ def _known_teachers(target: Path, root: RootAttributes) -> tuple[TeacherInfo, ..
 
 def _check_fits(target: Path, root: RootAttributes, part: PartArrays) -> None:
     """Whether the part belongs to the study: its questions, teachers, objectives and tokens."""
-    unknown = [name for name in part.question_ids if name not in set(root.question_ids)]
-    if unknown:
-        raise StoreError(f"question {unknown[0]!r} is not in the study of {target}")
+    for name in part.question_ids:
+        if name not in root.question_ids:
+            raise StoreError(f"question {name!r} is not in the study of {target}")
     known = {teacher.id for teacher in _known_teachers(target, root)}
     for teacher in part.teachers.keys() - known:
         raise StoreError(f"teacher {teacher!r} is not in the study of {target} (it has {', '.join(sorted(known))})")
     for info in root.teachers:
         if info.id not in part.teachers:
             raise StoreError(f"the part has nothing of teacher {info.id!r}")
-    for teacher, arrays in part.teachers.items():
-        if arrays["fbar"].shape[1] != len(root.objectives):
-            raise StoreError(
-                f"teacher/{teacher}/fbar has {arrays['fbar'].shape[1]} columns, the study {len(root.objectives)} objectives"
-            )
     vocab_size = layout.vocab_size(layout.read_group_attributes(target))
+    for teacher, arrays in part.teachers.items():
+        _check_teacher_fits(root, teacher, arrays, vocab_size)
     for name in ("prompt_token_id", "token_id", "topk_token_id", "child_token_id", "completion_token_id"):
-        ids = part.student[name]
-        if ids.size and ids.max() >= vocab_size:
-            raise StoreError(f"student/{name} holds token {ids.max()}, outside of the vocabulary of {vocab_size}")
+        _check_tokens(f"student/{name}", part.student[name], vocab_size)
+
+
+def _check_teacher_fits(root: RootAttributes, teacher: str, arrays: Arrays, vocab_size: int) -> None:
+    width = arrays["fbar"].shape[1]
+    if width != len(root.objectives):
+        raise StoreError(f"teacher/{teacher}/fbar has {width} columns, the study has {len(root.objectives)} objectives")
+    _check_tokens(f"teacher/{teacher}/topk_token_id", arrays["topk_token_id"], vocab_size)
+
+
+def _check_tokens(name: str, ids: Array, vocab_size: int) -> None:
+    if ids.size and ids.max() >= vocab_size:
+        raise StoreError(f"{name} holds token {ids.max()}, outside of the vocabulary of {vocab_size}")
 
 
 def _check_unused(target: Path, part_id: str) -> None:

@@ -21,7 +21,13 @@ class Schedule:
     """
 
     def __init__(
-        self, launches: Sequence[Launch], first: NDArray[np.int64], *, prompt: int, max_response_tokens: int, end_ids: Collection[int]
+        self,
+        launches: Sequence[Launch],
+        first: NDArray[np.int64],
+        *,
+        prompt: int,
+        max_response_tokens: int,
+        end_ids: Collection[int],
     ) -> None:
         self._keys = np.array([one.key for one in launches], dtype=np.uint64)
         self._kept = np.array([prompt + one.depth for one in launches], dtype=np.int64)
@@ -86,13 +92,15 @@ class Schedule:
                 if self._finished(at):
                     self._slots[slot] = _IDLE
 
-    def _finished(self, at: int) -> bool:
+    def _finished(self, at: int | np.int64) -> bool:
         tokens = self._tokens[at]
         return tokens[-1] in self._end_ids or len(tokens) >= self._room[at]
 
     def completions(self) -> list[Completion]:
         """All completions, in the order of their launches."""
         return [
-            Completion(np.array(tokens, dtype=np.int32), FinishReason.STOP if tokens[-1] in self._end_ids else FinishReason.LENGTH)
+            Completion(
+                np.array(tokens, dtype=np.int32), FinishReason.STOP if tokens[-1] in self._end_ids else FinishReason.LENGTH
+            )
             for tokens in self._tokens
         ]

@@ -136,7 +136,7 @@ class TransformersEngine:
         self.model = model
         self.slots = max(slots, MIN_ROWS)
         model.network.set_attn_implementation(_ATTENTION)
-        if model.decoder.config._attn_implementation != _ATTENTION:  # noqa: SLF001  # transformers has no public getter
+        if model.decoder.config._attn_implementation != _ATTENTION:  # transformers has no public getter
             raise StudyError(f"{model.name} does not use transformers' attention interface, which shared-prefix decoding needs.")
 
     @torch.inference_mode()
@@ -184,7 +184,9 @@ class TransformersEngine:
         hidden = self.model.decoder(
             input_ids=torch.as_tensor(schedule.latest(), device=device)[:, None],
             position_ids=torch.as_tensor(schedule.kept() + schedule.own() - 1, device=device)[:, None],
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),  # a ready mask, so that none is built; ours is in `rows`
+            attention_mask=torch.ones(
+                1, 1, 1, 1, dtype=torch.bool, device=device
+            ),  # a ready mask, so that none is built; ours is in `rows`
             use_cache=False,
             opd_rows=rows,
         ).last_hidden_state[:, 0]
@@ -196,7 +198,7 @@ class TransformersEngine:
         drawn = np.flatnonzero(tokens < 0)
         for start in range(0, len(drawn), self.slots):
             chosen = drawn[start : start + self.slots]
-            padded = np.resize(chosen, max(len(chosen), MIN_ROWS))
+            padded = np.resize(chosen, max(len(chosen), MIN_ROWS)).tolist()
             logits = self.model.logits(states[torch.as_tensor([launches[at].depth for at in padded], device=states.device)])
             for row, at in enumerate(padded):
                 if launches[at].excluded:
@@ -214,7 +216,9 @@ def _draw(logits: torch.Tensor, temperature: float, uniform_B: NDArray[np.float6
     probabilities = torch.softmax(logits / temperature, dim=-1)
     batch, vocabulary = probabilities.shape
     blocks = -(-vocabulary // _DRAW_BLOCK)
-    padded = torch.nn.functional.pad(probabilities, (0, blocks * _DRAW_BLOCK - vocabulary)).view(batch, blocks, _DRAW_BLOCK).double()
+    padded = (
+        torch.nn.functional.pad(probabilities, (0, blocks * _DRAW_BLOCK - vocabulary)).view(batch, blocks, _DRAW_BLOCK).double()
+    )
     ends = padded.sum(-1).cumsum(-1)
     target = torch.as_tensor(uniform_B, device=logits.device) * ends[:, -1]
     block = (ends <= target[:, None]).sum(-1)

@@ -16,14 +16,18 @@ HELD_OUT_ONE_IN = 5
 
 @dataclass(frozen=True)
 class Question:
+    """Terms to be added, all positive."""
+
     terms: tuple[int, ...]
 
     @property
     def text(self) -> str:
+        """`3+5+4?`"""
         return "+".join(map(str, self.terms)) + "?"
 
     @property
     def answer(self) -> str:
+        """`12`"""
         return str(sum(self.terms))
 
     @property
@@ -90,6 +94,7 @@ class StyleMix:
     direct: float
 
     def draw(self, rng: random.Random) -> str:
+        """The name of one style."""
         return rng.choices(list(STYLES), weights=[self.left, self.right, self.direct])[0]
 
 
@@ -109,7 +114,7 @@ def with_context(question: Question, context: str, rng: random.Random) -> str:
 
 
 def style_of(response: str, question: Question) -> str:
-    """Which style a response begins in, told by its first operands; `unclear` where left and right begin alike, or neither fits."""
+    """The style a response begins in, told by its first operands; `unclear` where left and right begin alike or neither fits."""
     if response.startswith("="):
         return "direct"
     fitting = [style for style in ("left", "right") if response.startswith(STYLES[style](question).split("=")[0] + "=")]

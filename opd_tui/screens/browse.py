@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from opd_tui.facts import NO_COLOURING, Catalogue
+from opd_tui.colouring import NO_COLOURING
 from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened, Polled, Surveyed, Texts
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.palette import Palette
 from opd_tui.place import Place, parse_place
 from opd_tui.screens.browse_view import HINTS, BrowseView
-from opd_tui.screens.help import Help
-from opd_tui.screens.reader import Reader
 from opd_tui.session import Session
-from opd_tui.text import Safe
+from opd_tui.text import Safe, safe
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
 from opd_tui.widgets.tokens import TokenView
+
+if TYPE_CHECKING:
+    from opd_tui.facts import Catalogue
 
 #: Seconds until the store is looked at again: at first, and at most while nothing is new.
 FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
@@ -73,7 +74,8 @@ class Browse(BrowseView):
     @property
     def settled(self) -> bool:
         """Whether everything that was asked for is there. For pictures and tests."""
-        return self.session.catalogue is not None and not self._surveying and self._answered == self._request
+        arrived = self.session.catalogue is not None and self._answered == self._request
+        return arrived and not self._surveying and self.following is None
 
     # answers of the loader
 
@@ -94,7 +96,8 @@ class Browse(BrowseView):
                 self.session.turn_to(page, self._wanted_token)
                 self._wanted_token = None
                 self.show_page()
-                self._survey()
+                if self.session.overview is None and not self._surveying:
+                    self._survey()
             case Surveyed(overview):
                 self.session.overview = overview
                 self._surveying = False
@@ -103,6 +106,8 @@ class Browse(BrowseView):
                 if self._survey_again:
                     self._survey()
             case Texts(request, title, passages) if request == self._request:
+                from opd_tui.screens.reader import Reader
+
                 self.app.push_screen(Reader(title, self.palette, passages))
             case Failed(request, sentence) if request in (POLL, SURVEY, self._request):
                 self.say(sentence)
@@ -111,8 +116,10 @@ class Browse(BrowseView):
                     self._look_later()
                 elif request == SURVEY:
                     self._surveying = False
-                else:
+                elif request != self._answered:
                     self._answered = request
+                    self.session.leave()
+                    self.show_page(safe(sentence))
 
     def _take(self, catalogue: Catalogue) -> None:
         self.session.catalogue = catalogue
@@ -174,7 +181,7 @@ class Browse(BrowseView):
         self.show_lists()
         if index is None:
             self._request = 0
-            self.session.page = None
+            self.session.leave()
             self.show_page()
         else:
             self.open(index, place.token)
@@ -221,7 +228,8 @@ class Browse(BrowseView):
 
     def on_key(self) -> None:
         """What was said has been read."""
-        self.keys.hints(HINTS)
+        if self.keys.sentence is not None:
+            self.keys.hints(HINTS)
 
     def on_resize(self) -> None:
         """What depends on the width is made anew."""
@@ -304,6 +312,8 @@ class Browse(BrowseView):
 
     def action_help(self) -> None:
         """All keys."""
+        from opd_tui.screens.help import Help
+
         self.app.push_screen(Help(self.palette))
 
     # panes

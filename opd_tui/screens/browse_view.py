@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.screen import Screen
+from textual.timer import Timer
+from textual.widget import Widget
 
 from opd_tui.palette import Palette
 from opd_tui.session import Session
@@ -14,13 +18,15 @@ from opd_tui.widgets.lines import Lines, ink, span
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
-from opd_tui.widgets.tokens import TokenView
+from opd_tui.widgets.tokens import NO_NOTE, TokenView
 
 HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
     Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"), Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"),
     Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
 )  # fmt: skip
+#: Seconds between two redraws of the large panes while a key is held down.
+FOLLOW_EVERY = 0.12
 
 
 class BrowseView(Screen[None]):
@@ -32,6 +38,8 @@ class BrowseView(Screen[None]):
         self.session = session
         self.palette = palette
         self._opening = opening
+        self.following: Timer | None = None  #: until node and teachers show the token under the cursor
+        self._followed_at = 0.0
         self.header, self.keys = Bar(id="header"), Keys(id="keys")
         self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
         self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(id="tokens"), Track(id="track")
@@ -82,9 +90,10 @@ class BrowseView(Screen[None]):
 
     def say(self, sentence: str) -> None:
         """Tell something in the last line, until the next key."""
-        self.keys.set([span(f" {safe(sentence)} ", ink(self.palette.ink.bad, bold=True))])
+        self.keys.say(safe(sentence))
 
     def show_header(self) -> None:
+        """What is in the store, and how far it is."""
         catalogue = self.session.catalogue
         if catalogue is None:
             return
@@ -102,35 +111,41 @@ class BrowseView(Screen[None]):
         self.header.set(left, right)
 
     def show_lists(self) -> None:
+        """Both lists, their cursors where the session is."""
         session = self.session
         if session.catalogue is None:
             return
         questions = session.catalogue.questions
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
-        self.questions.border_title = f"questions {len(questions)}"
-        self.questions.border_subtitle = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
+        order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
+        _entitle(self.questions, Safe(f"questions {len(questions)}"), Safe(order))
         if session.question is not None:
             self.rollouts.show(session.question.rollouts, session.score_of_rollout, session.rollout)
-            self.rollouts.border_title = Content(f"rollouts of {session.question.label}")
+            _entitle(self.rollouts, Safe(f"rollouts of {session.question.label}"))
 
-    def show_page(self) -> None:
-        """Another page: everything but the list of questions."""
+    def show_page(self, note: Safe = NO_NOTE) -> None:
+        """Another page: everything but the list of questions. `note`: why there is none."""
         session, question = self.session, self.session.question
         page = session.page
         asked = page.question if page else ()
-        note = Safe("")
-        if question is not None and question.left_out:
-            note = Safe(question.left_out)
-        elif question is not None and not question.rollouts:
-            note = Safe("no rollout of this question was kept")
-        elif page is not None and not page.node_positions:
-            note = Safe("this rollout is no representative path: it has no nodes")
-        self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note)
-        self.query_one("#middle").border_title = Content(self._page_title)
+        self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note or self._why_nothing)
+        _entitle(self.query_one("#middle"), self._page_title)
         if question is not None:
             self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
         self.show_header()
         self.show_colours()
+
+    @property
+    def _why_nothing(self) -> Safe:
+        """Why there are no scores, or no tokens at all."""
+        question, page = self.session.question, self.session.page
+        if question is not None and question.left_out:
+            return Safe(question.left_out)
+        if question is not None and not question.rollouts:
+            return Safe("no rollout of this question was kept")
+        if page is not None and not page.node_positions:
+            return Safe("this rollout is no representative path: it has no nodes")
+        return NO_NOTE
 
     @property
     def _page_title(self) -> Safe:
@@ -154,10 +169,33 @@ class BrowseView(Screen[None]):
     def show_token(self) -> None:
         """Another token."""
         session = self.session
-        self.node.show_token(session.token_facts, session.node_facts, session.teacher_label, session.objective)
         self.legend.legend(session.metric, session.choice, session.colouring, session.token)
         self.track.point(session.token)
+        self.follow()
+
+    def follow(self) -> None:
+        """Let node and teachers follow the cursor: at once, or as soon as a key that is held down allows."""
+        if self.following is None:
+            wait = self._followed_at + FOLLOW_EVERY - monotonic()
+            if wait <= 0:
+                self._catch_up()
+            else:
+                self.following = self.set_timer(wait, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self.following, self._followed_at = None, monotonic()
+        session = self.session
+        self.node.show_token(session.token_facts, session.node_facts, session.teacher_label, session.objective)
         self.show_teachers()
 
     def show_teachers(self) -> None:
+        """The teachers at this token."""
         self.teachers.teachers(*self.session.teacher_lines(), self.session.teacher)
+
+
+def _entitle(widget: Widget, title: Safe, subtitle: Safe = NO_NOTE) -> None:
+    """Put titles, which are no markup, on the border of `widget`; new ones draw all of it again."""
+    if widget.border_title != Content(title).markup:
+        widget.border_title = Content(title)
+    if (widget.border_subtitle or "") != subtitle:
+        widget.border_subtitle = Content(subtitle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,10 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import ModalScreen
 
-from opd_tui.facts import Passage
 from opd_tui.palette import Palette
 from opd_tui.text import fold
 from opd_tui.widgets.lines import Panel, Spans, ink, span
+
+if TYPE_CHECKING:
+    from opd_tui.facts import Passage
 
 
 class Sheet(Panel, can_focus=True):

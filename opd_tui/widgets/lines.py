@@ -47,10 +47,35 @@ def rjust(text: str, width: int, style: Style | None = None) -> Segment:
     return Segment(" " * (width - cells(Safe(text))) + fit(Safe(text), min(width, cells(Safe(text)))), style)
 
 
+def thrifty(spans: Spans) -> list[Segment]:
+    """`spans` with fewer changes of style: blanks on the ground have no ink, so they take that of what stands before.
+
+    A change of style costs more bytes than a word, and every one of them goes over the wire.
+    """
+    found: list[Segment] = []
+    for text, style, _ in spans:
+        if not text:
+            continue
+        before = found[-1] if found else None
+        if before is not None and text.isspace() and _has_no_ground(style) and _has_no_ground(before.style):
+            found[-1] = Segment(before.text + text, before.style)
+        else:
+            found.append(Segment(text, style))
+    return found
+
+
+def _has_no_ground(style: Style | None) -> bool:
+    return style is None or not (style.bgcolor or style.underline or style.reverse)
+
+
 class Lines(ScrollView):
     """A pane that draws line `y` by `spans(y)`."""
 
     palette = Palette(Depth.TRUECOLOR, dark=True)
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._drawn: dict[int, Strip] = {}  #: lines of the window as they were last drawn
 
     def use(self, palette: Palette) -> None:
         """Draw in another palette from now on."""
@@ -63,12 +88,20 @@ class Lines(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         """What Textual asks for: line `y` of the window."""
-        return self.strip(self.spans(y + self.scroll_offset.y))
+        strip = self.strip(self.spans(y + self.scroll_offset.y))
+        self._drawn[y] = strip
+        return strip
+
+    def redraw_changed(self) -> None:
+        """Draw those lines of the window again that look otherwise than when they were last drawn."""
+        for y in range(self.scrollable_size.height):
+            if self._drawn.get(y) != self.strip(self.spans(y + self.scroll_offset.y)):
+                self.refresh(Region(0, y, self.scrollable_size.width, 1))
 
     def strip(self, spans: Spans) -> Strip:
         """`spans` on the pane's ground, cut or filled to its width."""
         base = self.rich_style
-        strip = Strip([segment for segment in spans if segment.text]).apply_style(base)
+        strip = Strip(thrifty(spans)).apply_style(base)
         return strip.adjust_cell_length(self.scrollable_size.width, base).simplify()
 
     def redraw(self, y: int, x: int = 0, width: int | None = None) -> None:
@@ -89,6 +122,9 @@ class Lines(ScrollView):
 class Panel(Lines):
     """A pane whose lines are made in one go. `show` redraws only the cells that differ."""
 
+    #: A pane that gets shorter is laid out anew, which redraws the whole screen: not at every token.
+    shrinks = True
+
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._lines: list[list[Segment]] = []
@@ -100,8 +136,9 @@ class Panel(Lines):
     def show(self, lines: Sequence[Spans]) -> None:
         """Show `lines` from now on."""
         before, self._lines = self._lines, [list(line) for line in lines]
-        if len(before) != len(self._lines):
-            self.virtual_size = Size(self.scrollable_size.width, len(self._lines))
+        height = len(self._lines) if self.shrinks else max(len(self._lines), self.virtual_size.height)
+        if height != self.virtual_size.height:
+            self.virtual_size = Size(self.scrollable_size.width, height)
         for y in range(max(len(before), len(self._lines))):
             old = before[y] if y < len(before) else []
             new = self._lines[y] if y < len(self._lines) else []

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf, isfinite
+from typing import TYPE_CHECKING
 
-from opd_tui.facts import QuestionFacts, RolloutFacts, Score
 from opd_tui.numbers import signed
 from opd_tui.widgets.rows import Cell, Column, RowList
 
 #: Orders of the list of questions, in the order in which `s` goes through them.
 ORDERS = ("study order", "success", "alignment", "name")
 
-ScoreOfQuestion = Callable[[QuestionFacts], Score]
-ScoreOfRollout = Callable[[RolloutFacts], Score]
+_NAN = float("nan")
+
+if TYPE_CHECKING:
+    from opd_tui.facts import QuestionFacts, RolloutFacts, Score
+
+    #: None: not scored yet.
+    ScoreOfQuestion = Callable[[QuestionFacts], Score | None]
+    ScoreOfRollout = Callable[[RolloutFacts], Score | None]
 
 
-def unscored(_: object) -> Score:
+def unscored(_: object) -> Score | None:
     """No scores yet."""
-    return Score(float("nan"), float("nan"), 0)
+    return None
+
+
+def _mean(score: Score | None) -> float:
+    return score.mean if score else _NAN
 
 
 class QuestionList(RowList):
@@ -43,7 +53,7 @@ class QuestionList(RowList):
             case "success":
                 return sorted(questions, key=lambda question: question.success_rate)
             case "alignment":
-                return sorted(questions, key=lambda question: _last(self._score(question).mean))
+                return sorted(questions, key=lambda question: _last(_mean(self._score(question))))
             case "name":
                 return sorted(questions, key=lambda question: question.id)
             case _:
@@ -57,7 +67,8 @@ class QuestionList(RowList):
         if question.left_out:
             return (Cell(question.label, dim), passed, Cell("left", dim), Cell("out  ", dim))
         score = self._score(question)
-        mean, worst = (Cell(signed(value), self.palette.sign(value)) for value in (score.mean, score.worst))
+        values = (_mean(score), score.worst if score else _NAN)
+        mean, worst = (Cell(signed(value), self.palette.sign(value)) for value in values)
         return (Cell(question.label), passed, mean, worst)
 
 
@@ -79,13 +90,13 @@ class RolloutList(RowList):
     def cells(self, row: int) -> Sequence[Cell]:
         """Index and outcome, length, mean alignment, nodes. A plus: cut off at that length. Rollouts without nodes are dim."""
         rollout = self.rollouts[row]
-        score = self._score(rollout)
+        mean = _mean(self._score(rollout))
         colours = self.palette.ink
         outcome = f"{rollout.index} {'✓' if rollout.correct else '✗'}"
         return (
             Cell(outcome, colours.good if rollout.correct else colours.bad),
             Cell(f"{rollout.n_tokens}{'+' if rollout.truncated else ''}", None if rollout.n_nodes else colours.dim),
-            Cell(signed(score.mean), self.palette.sign(score.mean)),
+            Cell(signed(mean), self.palette.sign(mean)),
             Cell(str(rollout.n_nodes) if rollout.n_nodes else "none", None if rollout.n_nodes else colours.dim),
         )
 

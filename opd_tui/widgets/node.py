@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from opd_tui.facts import NodeFacts, TokenFacts
 from opd_tui.palette import Palette
 from opd_tui.text import Safe
 from opd_tui.widgets.lines import Panel
 from opd_tui.widgets.node_lines import NodeLines
+
+if TYPE_CHECKING:
+    from opd_tui.facts import NodeFacts, TokenFacts
 
 
 class NodePane(Panel, can_focus=True):
@@ -23,6 +25,8 @@ class NodePane(Panel, can_focus=True):
         Binding("down,j", "step(1)", "child down", show=False),
         Binding("enter", "read", "read completions", show=False),
     ]
+
+    shrinks = False
 
     @dataclass
     class Chosen(Message):
@@ -55,7 +59,6 @@ class NodePane(Panel, can_focus=True):
             self.show(lines.between(self._token))
         else:
             self.show(lines.node(self._node, self._token, self._objective, self._child if self.has_focus else None))
-        self.border_title = "no node" if self._node is None else f"node {self._node.number} of {self._node.n_nodes}"
 
     def on_resize(self) -> None:
         """Draw at the new width."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, isfinite
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 
 from opd_tui.bars import diverging_bar
-from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TokenFacts
 from opd_tui.numbers import interval, plain, prob, signed
 from opd_tui.palette import Palette
 from opd_tui.text import Safe, cells
 from opd_tui.widgets.lines import Spans, ink, ljust, rjust, span
+
+if TYPE_CHECKING:
+    from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TokenFacts
 
 #: From this width on, children and their gradients stand in one line.
 BROAD = 66
@@ -107,7 +110,7 @@ class NodeLines:
     def node(self, facts: NodeFacts, token: TokenFacts, objective: int, child: int | None) -> list[Spans]:
         """A node: how it was measured, what every objective is worth, its children and both gradients."""
         lines: list[Spans] = (
-            [[*self.token(token), span(" "), *self._measured(facts)]]
+            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts)]]
             if self.broad
             else [self.token(token), self._measured(facts)]
         )
@@ -119,7 +122,7 @@ class NodeLines:
             lines.append(self._objectives_in_line(facts.objectives, objective))
             return [*lines, *self._children_broad(facts, objective, child)]
         divergence = [span(" log T/P ", self.dim), span(signed(token.teacher_logprob - token.logprob), self.text)]
-        lines += [[*divergence, *self._divergences(token)[:2]], []]
+        lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]], []]
         lines += self._objectives(facts.objectives, objective)
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
 
@@ -131,6 +134,9 @@ class NodeLines:
             ("Adv ", signed(facts.advantage)),
         )
         return [part for name, value in values for part in (span(f" {name}", self.dim), span(value, self.strong), span(" "))]
+
+    def _number(self, facts: NodeFacts) -> list[Segment]:
+        return [span(f" node {facts.number}/{facts.n_nodes} ", self.dim)]
 
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:
         room = self.width - 24
@@ -188,7 +194,7 @@ class NodeLines:
         plain_ink = ink(colours.text if child.kept else colours.dim, fill)
         label = ink(colours.dim if child.kind == "rest" or not child.kept else colours.text, fill, bold=child.taken)
         return [
-            span("›" if child.taken else " ", ink(colours.accent, fill, bold=True)),
+            span("›", ink(colours.accent, fill, bold=True)) if child.taken else span(" ", label),
             ljust(child.label, room, label),
             rjust(prob(child.p_student), 5, plain_ink),
             rjust(prob(child.p_teacher), 5, plain_ink),
@@ -217,9 +223,8 @@ class NodeLines:
         spans: list[Segment] = []
         for value, limit in zip((child.ideal, child.update), limits, strict=True):
             shown = value if child.kept else float("nan")
-            spans.append(span(diverging_bar(shown, limit, half), ink(self.palette.sign(shown))))
-            spans.append(rjust(signed(value, 2) if numbers else "", 5 if numbers else 0, self.dim))
-            spans.append(span(" "))
+            number = f"{signed(value):>5}" if numbers else ""
+            spans.append(span(f"{diverging_bar(shown, limit, half)}{number} ", ink(self.palette.sign(shown))))
         return spans
 
     def _children_broad(self, facts: NodeFacts, objective: int, current: int | None) -> list[Spans]:

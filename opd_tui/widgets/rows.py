@@ -86,9 +86,10 @@ class RowList(Lines, can_focus=True):
         """There are `n` rows now, the cursor on `cursor`."""
         self._n = n
         self.cursor = min(max(cursor, 0), max(n - 1, 0))
-        self.virtual_size = Size(self.scrollable_size.width, n + 1)
+        if self.virtual_size.height != n + 1:
+            self.virtual_size = Size(self.scrollable_size.width, n + 1)
         self.reveal_row()
-        self.refresh()
+        self.redraw_changed()
 
     def reveal_row(self) -> None:
         """Scroll to the cursor; the heading keeps the first line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rich.segment import Segment
 from textual import events
@@ -12,12 +12,15 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from opd_tui.bars import NO_VALUE, bins, level
-from opd_tui.facts import Colouring, Mean, TeacherLine
+from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
 from opd_tui.numbers import plain, signed, signed_interval
 from opd_tui.palette import STEPS, mark
-from opd_tui.text import cells
+from opd_tui.text import Safe, cells, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
+
+if TYPE_CHECKING:
+    from opd_tui.facts import Mean, TeacherLine
 
 
 class Bar(Panel):
@@ -41,9 +44,13 @@ class Bar(Panel):
             room -= size
         self.show([[*shown, span(" " * (room + 1)), *right]])
 
-    def on_resize(self) -> None:
+    def settle(self) -> None:
         """Choose anew what finds room."""
         self.set(self._left, self._right)
+
+    def on_resize(self) -> None:
+        """At the new width."""
+        self.settle()
 
 
 class Hint(NamedTuple):
@@ -54,15 +61,29 @@ class Hint(NamedTuple):
 
 
 class Keys(Bar):
-    """The keys that matter here."""
+    """The keys that matter here; or a sentence, in as many lines as it needs."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.sentence: Safe | None = None
 
     def hints(self, hints: Sequence[Hint]) -> None:
         """Show as many of `hints` as find room."""
-        colours = self.palette.ink
-        parts = []
-        for keys, text in hints:
-            parts.append(Segment(f" {keys} {text} ", ink(colours.dim)))
-        self.set(parts)
+        self.sentence = None
+        self.set([Segment(f" {keys} {text} ", ink(self.palette.ink.dim)) for keys, text in hints])
+
+    def say(self, sentence: Safe) -> None:
+        """Show a sentence in place of the keys."""
+        self.sentence = sentence
+        style = ink(self.palette.ink.bad, bold=True)
+        self.show([[span(f" {line}", style)] for line in fold(sentence, self.scrollable_size.width - 2)])
+
+    def settle(self) -> None:
+        """Break the sentence anew, or choose anew what finds room."""
+        if self.sentence is not None:
+            self.say(self.sentence)
+        else:
+            super().settle()
 
 
 class Legend(Panel):
@@ -196,7 +217,7 @@ class TeacherStrip(Panel, can_focus=True):
         """Another teacher."""
         self.post_message(self.Chosen(by))
 
-    def teachers(self, lines: Sequence[TeacherLine], means: Sequence[Mean], current: int) -> None:
+    def teachers(self, lines: Sequence[TeacherLine], means: Sequence[Mean | None], current: int) -> None:
         """Show `lines`, the current one marked."""
         room = max((cells(line.teacher.label) for line in lines), default=0)
         broad = self.scrollable_size.width >= 100
@@ -206,7 +227,7 @@ class TeacherStrip(Panel, can_focus=True):
         if shown:
             self.reveal(current)
 
-    def _line(self, line: TeacherLine, mean: Mean, current: bool, room: int, broad: bool) -> Spans:
+    def _line(self, line: TeacherLine, mean: Mean | None, current: bool, room: int, broad: bool) -> Spans:
         colours = self.palette.ink
         dim, text = ink(colours.dim), ink(colours.text)
         spans: list[Segment] = [
@@ -221,12 +242,15 @@ class TeacherStrip(Panel, can_focus=True):
         trace = self._trace(line, self.scrollable_size.width - width_of([*spans, *tail]) - 4)
         return [*spans, span("  "), *trace, span("  "), *tail]
 
-    def _means(self, mean: Mean, broad: bool, null: bool) -> list[Segment]:
+    def _means(self, mean: Mean | None, broad: bool, null: bool) -> list[Segment]:
         dim = ink(self.palette.ink.dim)
-        spans = [span("mean ", dim), rjust(signed(mean.mean), 4, ink(self.palette.sign(mean.mean), bold=True))]
+        nan = float("nan")
+        overall, low, high = (mean.mean, mean.low, mean.high) if mean else (nan, nan, nan)
+        correct, incorrect = (mean.correct, mean.incorrect) if mean else (nan, nan)
+        spans = [span("mean ", dim), rjust(signed(overall), 4, ink(self.palette.sign(overall), bold=True))]
         if broad:
-            spans.append(ljust(" " + signed_interval(mean.low, mean.high), 13, dim))
-        for name, value in (("correct" if broad else "✓", mean.correct), ("incorrect" if broad else "✗", mean.incorrect)):
+            spans.append(ljust(" " + signed_interval(low, high), 13, dim))
+        for name, value in (("correct" if broad else "✓", correct), ("incorrect" if broad else "✗", incorrect)):
             spans += [span(f" {name} ", dim), rjust(signed(value), 4, ink(self.palette.sign(value)))]
         return [*spans, span(" null" if null else "     ", dim)]
 

@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 
-from opd_tui.facts import NO_COLOURING, Colouring
+from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.layout import Layout, Line, Piece, layout
 from opd_tui.palette import Palette, marks
 from opd_tui.text import Kind, Run, Safe, fold
@@ -78,7 +78,7 @@ class TokenView(Lines, can_focus=True):
     def colour(self, colouring: Colouring) -> None:
         """Colour the same tokens by something else."""
         self._set_colouring(colouring)
-        self.refresh()
+        self.redraw_changed()
 
     def set_marks(self, on: bool) -> None:
         """Marks under the tokens, or not."""

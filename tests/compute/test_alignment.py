@@ -50,7 +50,9 @@ def vectors(
 
 @pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("n_kept", range(2, V + 1))
-def test_a_teacher_tilted_by_success_is_aligned_under_reverse_kl_and_its_inverse_is_opposed(support: Support, n_kept: int) -> None:
+def test_a_teacher_tilted_by_success_is_aligned_under_reverse_kl_and_its_inverse_is_opposed(
+    support: Support, n_kept: int
+) -> None:
     """T ∝ P exp(p/tau): log r = p/tau - log Z, so d = g/tau."""
     for seed in range(5):
         P, _, p = node(seed)

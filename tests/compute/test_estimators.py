@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,8 +122,12 @@ def test_a_child_off_the_paths_has_a_jeffreys_interval_with_its_ends() -> None:
     tree = [[Child(0, 0.4), Child(1, 0.3), Child(2, 0.2), rest(0.1)]]
     groups = [forced(0, 0, 20, 7), forced(0, 1, 20, 0), forced(0, 2, 20, 20), forced(0, REST_TOKEN, 3, 1)]
     e = estimate(make_nodes(tree, groups), n_sig=20)
-    np.testing.assert_allclose(e.low_NK[0], [*beta_quantile(0.025, [7.5], [13.5]), 0.0, *beta_quantile(0.025, [20.5], [0.5]), e.low_NK[0, 3]])
-    np.testing.assert_allclose(e.high_NK[0], [*beta_quantile(0.975, [7.5], [13.5]), *beta_quantile(0.975, [0.5], [20.5]), 1.0, e.high_NK[0, 3]])
+    np.testing.assert_allclose(
+        e.low_NK[0], [*beta_quantile(0.025, [7.5], [13.5]), 0.0, *beta_quantile(0.025, [20.5], [0.5]), e.low_NK[0, 3]]
+    )
+    np.testing.assert_allclose(
+        e.high_NK[0], [*beta_quantile(0.975, [7.5], [13.5]), *beta_quantile(0.975, [0.5], [20.5]), 1.0, e.high_NK[0, 3]]
+    )
 
 
 def test_a_backed_up_child_uses_the_smoothed_effective_count() -> None:
@@ -238,7 +244,11 @@ def test_order_of_rows_and_children_changes_nothing(seed: int) -> None:
     groups = groups_of(counts, share)
     moved_groups = [
         Group(
-            NOWHERE if g.launch == NOWHERE else int(row_of[g.launch]), g.forced, g.forced_token, int(row_of[g.exit_node]), *rest_of(g)
+            NOWHERE if g.launch == NOWHERE else int(row_of[g.launch]),
+            g.forced,
+            g.forced_token,
+            int(row_of[g.exit_node]),
+            *rest_of(g),
         )
         for g in groups
     ]
@@ -256,7 +266,10 @@ def rest_of(group: Group) -> tuple[int, int, int]:
 
 def test_halves_are_recomputed_from_their_own_completions() -> None:
     tree = [[on_path(0, 0.5, 1), rest(0.5)], [Child(1, 0.5), rest(0.5)]]
-    counts = {0: [(0, REST_TOKEN, 10, 2), (1, 1, 10, 7), (1, REST_TOKEN, 4, 3)], 1: [(0, REST_TOKEN, 8, 4), (1, 1, 12, 3), (1, REST_TOKEN, 6, 3)]}
+    counts = {
+        0: [(0, REST_TOKEN, 10, 2), (1, 1, 10, 7), (1, REST_TOKEN, 4, 3)],
+        1: [(0, REST_TOKEN, 8, 4), (1, 1, 12, 3), (1, REST_TOKEN, 6, 3)],
+    }
     by_half = {h: [forced(*row, half=h) for row in rows] for h, rows in counts.items()}
     nodes = make_nodes(tree, [*by_half[0], *by_half[1]])
     for half in (0, 1):
@@ -268,11 +281,11 @@ def test_halves_are_recomputed_from_their_own_completions() -> None:
 
 def test_float32_probabilities_are_probabilities() -> None:
     """Stored log-probabilities miss 1 by rounding; the value must neither be lost nor leave [0, 1]."""
-    from dataclasses import replace
-
     tree = [[to_end(0, 0.1, 1), end(1, 0.7, 1), end(2, 0.2, 1)]]
     nodes = make_nodes(tree)
-    nodes = replace(nodes, logprob_NK=nodes.logprob_NK.astype(np.float32), continue_logprob_NK=np.array([[1e-8, np.nan, np.nan]], np.float32))
+    nodes = replace(
+        nodes, logprob_NK=nodes.logprob_NK.astype(np.float32), continue_logprob_NK=np.array([[1e-8, np.nan, np.nan]], np.float32)
+    )
     e = estimate(nodes, n_sig=20)
     assert e.value_N[0] == 1.0
 
@@ -285,7 +298,9 @@ def test_a_table_without_nodes_or_without_completions() -> None:
 def test_wrong_tables_and_names_are_refused() -> None:
     with pytest.raises(ValueError, match="leaves node 1 by token 99, which names 0 of its children"):
         estimate(make_nodes(FORK, [forced(1, 99, 1, 1)]), n_sig=20)
-    with pytest.raises(ValueError, match="follows two children or itself"):
-        estimate(make_nodes([[on_path(0, 1.0, 1)], [on_path(0, 1.0, 0)]]), n_sig=20)
+    circle, circle_from_a_root = [1, 0], [1, 2, 1]
+    for following in (circle, circle_from_a_root):
+        with pytest.raises(ValueError, match="follows two children or itself"):
+            estimate(make_nodes([[on_path(0, 1.0, row)] for row in following]), n_sig=20)
     with pytest.raises(ValueError, match="Unknown estimator 'pooled'"):
         estimate(make_nodes(FORK), n_sig=20, estimator="pooled")  # type: ignore[arg-type]

@@ -141,7 +141,13 @@ def test_all_children_absent_gives_nan() -> None:
 
 @pytest.mark.parametrize(
     ("spelling", "canonical"),
-    [("reverse_kl", "reverse_kl"), (" jsd( 0.5 )", "jsd(0.5)"), ("jsd(beta=.25)", "jsd(0.25)"), ("jsd", "jsd(0.5)"), ("jsd()", "jsd(0.5)")],
+    [
+        ("reverse_kl", "reverse_kl"),
+        (" jsd( 0.5 )", "jsd(0.5)"),
+        ("jsd(beta=.25)", "jsd(0.25)"),
+        ("jsd", "jsd(0.5)"),
+        ("jsd()", "jsd(0.5)"),
+    ],
 )
 def test_spellings(spelling: str, canonical: str) -> None:
     assert str(objectives.parse(spelling)) == canonical

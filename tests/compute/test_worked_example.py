@@ -51,9 +51,7 @@ def worked_nodes() -> Nodes:
     for row, node in enumerate(NODES.values()):
         P, T = node["P"], node["T"]
         next_row = {} if row == 2 else {node["on_path_child"]: row + 1}
-        tokens = [
-            on_path(token(k), P[k], next_row[k]) if k in next_row else Child(token(k), P[k]) for k in node["kept"]
-        ]
+        tokens = [on_path(token(k), P[k], next_row[k]) if k in next_row else Child(token(k), P[k]) for k in node["kept"]]
         children.append([*tokens, rest(sum(P[k] for k in P if k not in node["kept"]))])
         T_NK.append([*(T[k] for k in node["kept"]), sum(T[k] for k in T if k not in node["kept"])])
         log_P, log_T = np.log(list(P.values())), np.log(list(T.values()))

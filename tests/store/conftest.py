@@ -6,30 +6,42 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from store.schema import QuestionStatus
 from store.writer import PartArrays
 from tests.synthetic import question_record, write_store
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+#: In memory where the machine has such a place: a store is hundreds of files, and disks are slow to forget them.
+PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder for one test, gone right after it."""
+    with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def records() -> list[PartArrays]:
     """The six questions of the default made-up study, each as a part of its own."""
-    from store.schema import QuestionStatus
-
     statuses = [QuestionStatus.SCORED] * 5 + [QuestionStatus.NO_SUCCESS]
     return [question_record(number, status=status) for number, status in enumerate(statuses)]
 
 
 @pytest.fixture(scope="session")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_store() -> Iterator[Path]:
     """A store of six questions in two parts. Not to be changed."""
-    return write_store(tmp_path_factory.mktemp("shared") / "S.zarr")
+    with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+        yield write_store(Path(folder) / "S.zarr")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import store
 from store import spool
 from store.errors import StoreError
 from store.schema import TEACHER
-from store.staging import failed_write
+from store.staging import failed_write, stage_beside, staging_folder
 from store.tables import TeacherInfo
 from store.writer import (
     PartArrays,
@@ -26,6 +26,7 @@ from store.writer import (
     next_part_id,
     publish,
     publish_teacher,
+    remove_leftovers,
 )
 from tests.synthetic import SPECIALS, root_attributes, vocabulary
 
@@ -167,6 +168,11 @@ def test_a_process_killed_while_it_writes_leaves_the_store_as_it_was(own_store, 
     died = python(PUBLISH_AND_DIE, own_store, "p-new-0000", tmp_path / "record.npz", event, moment)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert _tree(own_store) == before
+    with stage_beside(own_store, "p-in-hand") as in_hand:
+        assert remove_leftovers(own_store) == 1
+        assert in_hand.is_dir()
+    assert not staging_folder(own_store).exists()
+    assert remove_leftovers(own_store) == 0
     publish(own_store, next_part_id(own_store, "new"), records[0])
     assert len(store.open(own_store).part_ids) == 3
 

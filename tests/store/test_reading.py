@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -191,36 +192,32 @@ def test_new_parts_appear_and_readers_never_stumble(tmp_path: Path, records: lis
     create(path, root_attributes(6), vocabulary(), range(len(SPECIALS)))
     reader = store.open(path)
     assert not reader.refresh()
-    faults: list[BaseException] = []
     done = threading.Event()
 
     def look() -> None:
-        try:
-            while not done.is_set():
-                reader.refresh()
-                for row in reader.questions():
-                    assert len(reader.rollout(row.id, 0)) == row.rollouts[0].n_tokens
-                reader.counts()
-        except BaseException as fault:
-            faults.append(fault)
+        while not done.is_set():
+            reader.refresh()
+            for row in reader.questions():
+                assert len(reader.rollout(row.id, 0)) == row.rollouts[0].n_tokens
+            reader.counts()
 
-    looker = threading.Thread(target=look)
-    looker.start()
-    for number in range(2):
-        publish(path, f"p-{number}", records[number])
-    done.set()
-    looker.join()
-    assert not faults
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        for number in range(2):
+            publish(path, f"p-{number}", records[number])
+        done.set()
+        looking.result()
     reader.refresh()
     assert [row.id for row in reader.questions()] == ["q000", "q001"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_cache_gives_back_what_it_may_not_keep(tmp_path: Path, python) -> None:
+def test_the_cache_gives_back_what_it_may_not_keep(tmp_path_factory: pytest.TempPathFactory, python) -> None:
     import zarr
 
     length, chunk = 8_000_000, 20_000
-    big = zarr.create_array(tmp_path / "x" / "big", shape=(length,), dtype="f4", chunks=(chunk,), shards=(length,), compressors=None)
+    folder = tmp_path_factory.mktemp("big")
+    big = zarr.create_array(folder / "x/big", shape=(length,), dtype="f4", chunks=(chunk,), shards=(length,), compressors=None)
     big[...] = np.arange(length, dtype=np.float32)
     program = """
 import sys
@@ -239,7 +236,7 @@ for at in range(0, length, chunk):
     read(at)
 print(megabytes() - before)
 """
-    unbounded, bounded = (float(python(program, tmp_path, size, length, chunk).stdout) for size in (1 << 30, 1 << 20))
+    unbounded, bounded = (float(python(program, folder, size, length, chunk).stdout) for size in (1 << 30, 1 << 20))
     assert unbounded > 25, "32 MB pass through"
     assert bounded < 8
 

@@ -30,5 +30,3 @@ def empty_store(tmp_path: Path) -> Path:
     path = tmp_path / "empty.zarr"
     create(path, root_attributes(4), vocabulary(), range(3))
     return path
-
-

@@ -12,7 +12,6 @@ from time import monotonic
 from textual.pilot import Pilot
 
 from opd_tui.app import OpdTui, Wish
-from opd_tui.metrics import METRICS
 from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
 
@@ -25,12 +24,13 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
     deadline = monotonic() + PATIENCE
     while not condition():
         assert monotonic() < deadline, "the app never got there"
+        assert pilot.app.return_code in (None, 0), "the app is gone"
         await pilot.pause(0.005)
 
 
 @asynccontextmanager
 async def browsing(
-    path: Path, size: tuple[int, int] = WIDE, *, wish: Wish = Wish(), depth: Depth = Depth.TRUECOLOR
+    path: Path, size: tuple[int, int] = WIDE, *, wish: Wish | None = None, depth: Depth = Depth.TRUECOLOR
 ) -> AsyncIterator[tuple[Pilot[None], Browse]]:
     """An app on the store at `path`, with everything loaded."""
     app = OpdTui(str(path), wish, depth=depth)

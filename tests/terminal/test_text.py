@@ -13,7 +13,10 @@ from opd_tui.text import MAX_MARKS, Kind, Safe, blank, cells, cut, fit, fold, pa
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=40)
 HARD = st.sampled_from(
-    [b"\x1b[2J", b"\xc2\x9b31m", b"\x80", b"\xe2\x80\xae", b"\xf0\x9f", b"\x98\x80", b"\xcc\x81", b"\xe2\x80\x8d", b"", b"\n", b"[/b]", b"\xed\xa0\x80"]
+    [
+        *(b"\x1b[2J", b"\xc2\x9b31m", b"\x80", b"\xe2\x80\xae", b"\xf0\x9f", b"\x98\x80", b"\xcc\x81"),
+        *(b"\xe2\x80\x8d", b"", b"\n", b"[/b]", b"\xed\xa0\x80"),
+    ]
 )
 TOKENS = st.lists(st.one_of(st.binary(max_size=6), HARD, st.text(max_size=4).map(str.encode)), max_size=30)
 
@@ -69,7 +72,10 @@ def test_a_text_looks_the_same_however_it_is_cut_into_tokens(text: str, cuts: li
 
 
 def test_a_character_in_four_tokens_is_one_glyph_that_they_share() -> None:
-    assert [tuple(run) for run in runs([b"a", b"\xf0", b"\x9f", b"\x98", b"\x80"])] == [("a", 1, Kind.TEXT, 0, 0), ("😀", 2, Kind.TEXT, 1, 4)]
+    assert [tuple(run) for run in runs([b"a", b"\xf0", b"\x9f", b"\x98", b"\x80"])] == [
+        ("a", 1, Kind.TEXT, 0, 0),
+        ("😀", 2, Kind.TEXT, 1, 4),
+    ]
 
 
 def test_a_mark_in_the_next_token_stays_on_its_letter() -> None:

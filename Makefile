@@ -1,0 +1,34 @@
+# Two words are enough: `make demo` shows what this is, `make test` checks that it works.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types contracts tests clean
+
+demo: $(READY)
+	$(BIN)/opd-tui demo -o out/demo.zarr
+
+test: lint types contracts tests
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): about a minute and 1.7 GB."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compute,dev]'
+	@touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+contracts: $(READY)
+	$(BIN)/lint-imports --no-show-analysis 2>/dev/null || $(BIN)/lint-imports
+
+tests: $(READY)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

@@ -1,0 +1,175 @@
+"""The truth, where a model is small enough: success probabilities by enumerating continuations (method.md 4, Oracle).
+
+Continuations are explored in the order of their probability until what is unexplored weighs less than a
+tolerance, which then bounds the error: the true value lies between `success` and `success + unexplored`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+
+from compute.models import Model
+
+Prefix = tuple[int, ...]
+_BATCH = 256
+_STRIDE = 64
+_NEGLIGIBLE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """What is known of a success probability: mass that surely succeeds, and mass not looked at."""
+
+    success: float
+    unexplored: float
+
+
+class Oracle:
+    """Enumerates the responses of one model to one prompt.
+
+    `succeeds` grades a finished response. Next-token distributions are kept, so that overlapping enumerations share them.
+    """
+
+    def __init__(
+        self, model: Model, prompt_ids: Sequence[int], max_response_tokens: int, succeeds: Callable[[Prefix], bool]
+    ) -> None:
+        self._model = model
+        self._prompt = list(prompt_ids)
+        self._limit = max_response_tokens
+        self._succeeds = succeeds
+        self._next: dict[Prefix, NDArray[np.float64]] = {}
+        self._graded: dict[Prefix, bool] = {}
+        #: Keys and values of every token read, one row each; `_place` says in which rows those of a prefix are.
+        self._kept = torch.empty(0)
+        self._n_kept = 0
+        self._place: dict[Prefix, tuple[int, ...]] = {}
+
+    def p_succ(self, prefixes: Sequence[Prefix], tolerance: float = 0.005, max_prefixes: int = 200_000) -> list[Exact]:
+        """Success probability after each of `prefixes` (response tokens), down to `tolerance` of unexplored mass.
+
+        Gives up a prefix after `max_prefixes` expansions; its `unexplored` says so.
+        """
+        searches = [_Search(prefix) for prefix in prefixes]
+        while True:
+            wanted = [(search, search.take(tolerance, max_prefixes)) for search in searches]
+            if not any(taken for _, taken in wanted):
+                return [search.result() for search in searches]
+            open_ones = {prefix for _, taken in wanted for _, prefix in taken if not self._finished(prefix)}
+            self._look([prefix for prefix in open_ones if prefix not in self._next])
+            for search, taken in wanted:
+                for mass, prefix in taken:
+                    self._expand(search, mass, prefix)
+
+    def _finished(self, prefix: Prefix) -> bool:
+        return bool(prefix and prefix[-1] in self._model.end_ids) or len(prefix) >= self._limit
+
+    def _expand(self, search: _Search, mass: float, prefix: Prefix) -> None:
+        if self._finished(prefix):
+            search.settle(mass, self._outcome(prefix))
+            return
+        for token, probability in enumerate(self._next[prefix]):
+            search.add(mass * probability, (*prefix, token))
+
+    def _outcome(self, prefix: Prefix) -> bool:
+        """A response cut off at the length limit is a failure."""
+        if prefix[-1] not in self._model.end_ids:
+            return False
+        if prefix not in self._graded:
+            self._graded[prefix] = self._succeeds(prefix)
+        return self._graded[prefix]
+
+    @torch.inference_mode()
+    def _look(self, prefixes: list[Prefix]) -> None:
+        """Fetch the next-token distributions of `prefixes`, those of like length together."""
+        for length, group in itertools.groupby(sorted(prefixes, key=len), key=len):
+            waiting = list(group)
+            for start in range(0, len(waiting), _BATCH):
+                batch = waiting[start : start + _BATCH]
+                if length and all(prefix[:-1] in self._place for prefix in batch):
+                    self._extend(batch)
+                else:
+                    self._read(batch)
+
+    def _read(self, batch: list[Prefix]) -> None:
+        """One forward over whole prefixes of one length, prompt included; their keys and values are kept."""
+        ids = torch.tensor([[*self._prompt, *prefix] for prefix in batch], device=self._model.device)
+        cache = DynamicCache()
+        hidden = self._model.decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])  # [layer, 2, B, H, T, D]
+        for row, prefix in enumerate(batch):
+            rows = [self._keep(token) for token in kept[:, :, row].permute(3, 0, 1, 2, 4)]
+            self._place[prefix] = tuple(rows)
+        self._learn(batch, hidden[:, -1])
+
+    def _extend(self, batch: list[Prefix]) -> None:
+        """One forward over the last token of each prefix, on the keys and values kept of the tokens before it."""
+        before = torch.tensor([self._place[prefix[:-1]] for prefix in batch])
+        kept = self._kept[before].permute(2, 3, 0, 4, 1, 5)  # [layer, 2, B, H, T, D]
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(kept):
+            cache.update(keys, values, layer)
+        hidden = self._model.decoder(
+            input_ids=torch.tensor([prefix[-1:] for prefix in batch], device=self._model.device), past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        latest = torch.stack([torch.stack([layer.keys[:, :, -1], layer.values[:, :, -1]]) for layer in cache.layers])
+        for row, prefix in enumerate(batch):
+            self._place[prefix] = (*self._place[prefix[:-1]], self._keep(latest[:, :, row]))
+        self._learn(batch, hidden[:, -1])
+
+    def _learn(self, batch: list[Prefix], hidden: torch.Tensor) -> None:
+        found = torch.softmax(self._model.logits(hidden).double(), dim=-1).cpu().numpy()
+        self._next.update(zip(batch, found, strict=True))
+
+    def _keep(self, token: torch.Tensor) -> int:
+        """Keep one token's keys and values [layer, 2, H, D]; the row where they are."""
+        if self._n_kept == len(self._kept):
+            room = torch.empty(max(1024, len(self._kept)), *token.shape, dtype=token.dtype, device=token.device)
+            self._kept = torch.cat([self._kept, room]) if self._n_kept else room
+        self._kept[self._n_kept] = token
+        self._n_kept += 1
+        return self._n_kept - 1
+
+
+class _Search:
+    """The frontier of one enumeration: the heaviest prefixes first."""
+
+    def __init__(self, root: Prefix) -> None:
+        self._frontier: list[tuple[float, Prefix]] = [(-1.0, root)]
+        self._success = 0.0
+        self._failure = 0.0
+        self._expanded = 0
+
+    def take(self, tolerance: float, max_prefixes: int) -> list[tuple[float, Prefix]]:
+        """The next prefixes to expand; none once the unexplored mass is within tolerance."""
+        if self._unexplored() <= tolerance or self._expanded >= max_prefixes:
+            return []
+        taken = [heapq.heappop(self._frontier) for _ in range(min(_STRIDE, len(self._frontier)))]
+        self._expanded += len(taken)
+        return [(-mass, prefix) for mass, prefix in taken]
+
+    def add(self, mass: float, prefix: Prefix) -> None:
+        """One more prefix to look at; what is lighter than rounding stays unexplored."""
+        if mass > _NEGLIGIBLE:
+            heapq.heappush(self._frontier, (-mass, prefix))
+
+    def settle(self, mass: float, success: bool) -> None:
+        """A finished response."""
+        if success:
+            self._success += mass
+        else:
+            self._failure += mass
+
+    def result(self) -> Exact:
+        """What is known so far."""
+        return Exact(self._success, self._unexplored())
+
+    def _unexplored(self) -> float:
+        return max(0.0, 1.0 - self._success - self._failure)

@@ -1,0 +1,64 @@
+"""The tiny models, loaded once, and a small study computed once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAIN_SUMS = ROOT / "examples" / "chain_sums"
+#: The console script of the environment that runs the tests.
+OPD_TUI = Path(sys.executable).with_name("opd-tui")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
+    """Run the real command with no terminal."""
+    return subprocess.run(
+        [OPD_TUI, *map(str, words)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False, **more
+    )
+
+
+def small_study(folder: Path, *, limit: int = 4, n_min: int = 24, extra: str = "") -> Path:
+    """The built-in study, cut down, as a file in `folder`."""
+    text = (CHAIN_SUMS / "study.toml").read_text()
+    for key in ("student", "teacher"):
+        text = text.replace(f'model = "{key}"', f'model = "{CHAIN_SUMS / key}"')
+    text = text.replace('questions = "questions.jsonl"', f'questions = "{CHAIN_SUMS / "questions.jsonl"}"')
+    text = text.replace("limit = 24", f"limit = {limit}").replace("n_min = 60", f"n_min = {n_min}")
+    path = folder / "study.toml"
+    path.write_text(text + extra)
+    return path
+
+
+@pytest.fixture(scope="session")
+def student():
+    """The tiny student."""
+    import torch
+
+    from compute import models
+
+    torch.set_num_threads(1)
+    return models.load(str(CHAIN_SUMS / "student"))
+
+
+@pytest.fixture(scope="session")
+def teacher():
+    """The tiny external teacher."""
+    from compute import models
+
+    return models.load(str(CHAIN_SUMS / "teacher"))
+
+
+@pytest.fixture(scope="session")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of six questions, computed by the command once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("computed")
+    done = run_opd("compute", small_study(folder, limit=6), "-o", folder / "s.zarr")
+    assert done.returncode == 0, done.stderr
+    return folder / "s.zarr"

@@ -1,0 +1,54 @@
+"""What is imported when: in a real process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NEVER = {"torch", "transformers", "zarr"}
+LATER = {"numpy", "msgspec", "tensorstore", "store.reader", "store.tables", "compute.scores", "opd_tui.pages", "opd_tui.facts"}
+
+PROGRAM = """
+import asyncio, sys
+from opd_tui.app import OpdTui
+
+async def main():
+    app = OpdTui(sys.argv[1])
+    seen = {}
+    start = app.loader.start
+    def first_paint():
+        seen["first paint"] = set(sys.modules)
+        start()
+    app.loader.start = first_paint
+    async with app.run_test(size=(120, 40)) as pilot:
+        while not app.screen.settled:
+            await pilot.pause(0.005)
+        for key in ("n", "m", "r", "p", "escape", "t"):
+            await pilot.press(key)
+        while not app.screen_stack[0].settled:
+            await pilot.pause(0.005)
+    seen["the end"] = set(sys.modules)
+    for name, modules in seen.items():
+        print(name, *sorted(modules), sep="|")
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_heavy_before_the_first_paint_and_no_models_ever(calm_store: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(calm_store)], capture_output=True, text=True, cwd=ROOT, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    seen = {name: set(modules) for name, *modules in (line.split("|") for line in done.stdout.splitlines())}
+    assert not seen["first paint"] & (NEVER | LATER)
+    assert not seen["the end"] & NEVER
+    assert seen["the end"] >= LATER - {"msgspec"}
+
+
+def test_the_command_line_loads_no_numbers_to_start_browsing() -> None:
+    program = "import sys, opd_tui.app; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60)
+    assert not set(done.stdout.split()) & (NEVER | LATER)
