@@ -169,8 +169,8 @@ def require_same_tokens(student: Model, teacher: Model) -> None:
     a = repr(ours[first]) if first < len(ours) else "nothing"
     b = repr(theirs[first]) if first < len(theirs) else "nothing"
     raise StudyError(
-        f"The tokenizers of student {student.name} and teacher {teacher.name} differ: token {first} is {a} in one and {b} in the other "
-        f"({len(ours)} and {len(theirs)} tokens); scores per token need the same tokenizer."
+        f"The tokenizers of student {student.name} and teacher {teacher.name} differ: token {first} is {a} in one "
+        f"and {b} in the other ({len(ours)} and {len(theirs)} tokens); scores per token need the same tokenizer."
     )
 
 

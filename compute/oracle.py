@@ -117,7 +117,9 @@ class Oracle:
         for layer, (keys, values) in enumerate(kept):
             cache.update(keys, values, layer)
         hidden = self._model.decoder(
-            input_ids=torch.tensor([prefix[-1:] for prefix in batch], device=self._model.device), past_key_values=cache, use_cache=True
+            input_ids=torch.tensor([prefix[-1:] for prefix in batch], device=self._model.device),
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
         latest = torch.stack([torch.stack([layer.keys[:, :, -1], layer.values[:, :, -1]]) for layer in cache.layers])
         for row, prefix in enumerate(batch):

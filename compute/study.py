@@ -83,7 +83,8 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     prompt: Annotated[
         str,
         Meta(
-            description="What the model is asked. {field} takes a field of the question; {context} is where a teacher's context goes (default: the end)."
+            description="What the model is asked. {field} takes a field of the question; {context} is where a teacher's context "
+            "goes (default: the end)."
         ),
     ] = "{question}"
     id_field: Annotated[str, Meta(description="Field with the question's name; empty: its line number.")] = "id"
@@ -91,7 +92,8 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     grader: Annotated[
         str,
         Meta(
-            description="exact, number, boolean, choice, reasoning_gym, or FILE.py:FUNCTION with (response, answer, question) -> reward."
+            description="exact, number, boolean, choice, reasoning_gym, or FILE.py:FUNCTION with (response, answer, question) -> "
+            "reward."
         ),
     ] = "exact"
     answer_pattern: Annotated[
@@ -110,7 +112,8 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         Literal["external", "self", "temperature"],
         Meta(
-            description="external: another model; self: the student with a context; temperature: the student, sharpened or flattened (a null)."
+            description="external: another model; self: the student with a context; temperature: the student, sharpened or "
+            "flattened (a null)."
         ),
     ]
     model: Annotated[str, Meta(description="external: folder (relative to this file) or name on the hub.")] = ""
@@ -120,9 +123,7 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     trust_remote_code: bool = False
     context: Annotated[
         Literal["", "answer", "1c", "other"],
-        Meta(
-            description="self: answer (reference answer), 1c (a correct demonstration), other (another question's demonstration, a null)."
-        ),
+        Meta(description="self: answer (the reference's), 1c (a correct demonstration), other (another question's, a null)."),
     ] = ""
     context_template: Annotated[
         str, Meta(description="Wording of the context with {answer} or {demonstration}; empty for the built-in one.")
@@ -245,6 +246,18 @@ def _check(study: Study, path: Path) -> None:
             objectives.parse(name)
         except ValueError as error:
             raise StudyError(f"{path}: `study.objectives`: {error}") from None
+    _check_teachers(study, path)
+    if study.chat.template == "plain":
+        if study.chat.system or study.chat.arguments:
+            raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')
+        if any(teacher.context for teacher in study.teacher) and "{context}" not in task.prompt:
+            raise StudyError(
+                f'{path}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
+            )
+
+
+def _check_teachers(study: Study, path: Path) -> None:
+    """What the kind of a teacher asks for."""
     seen: set[str] = set()
     for number, teacher in enumerate(study.teacher):
         where = f"{path}: `teacher[{number}]` ({teacher.id})"
@@ -266,13 +279,6 @@ def _check(study: Study, path: Path) -> None:
             raise StudyError(f"{where}: `context_template` has no {slot}, so the teacher would not see it.")
     if len(study.teacher) > 31:
         raise StudyError(f"{path}: {len(study.teacher)} teachers, at most 31 fit one study.")
-    if study.chat.template == "plain":
-        if study.chat.system or study.chat.arguments:
-            raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')
-        if any(teacher.context for teacher in study.teacher) and "{context}" not in task.prompt:
-            raise StudyError(
-                f'{path}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
-            )
 
 
 def fingerprint(study: Study, contents: Any) -> str:

@@ -2,7 +2,7 @@
 
 Questions are the unit (method.md 4): decision points are averaged over a path, paths over a question, and the mean
 over questions carries a t interval. For one objective and outcome all teachers are compared on the same questions:
-those in which every one of them has a score. Nodes shared by two paths count on both.
+those in which every one of them that is scored at all has a score. Nodes shared by two paths count on both.
 
 The sign-flipped null of a teacher is its own scores with a random sign per node: no direction at all, the same
 spread. Its true mean is exactly zero.
@@ -61,7 +61,8 @@ def summarise(nodes: Nodes, paths: Paths, scores: Scores, *, null_teachers: Coll
         for outcome in OUTCOMES:
             chosen_L = _chosen(paths, outcome)
             scored_MQ = np.array([np.isfinite(_question_means(a_N, paths, chosen_L)) for a_N in scores.alignment_MON[:, o]])
-            shared_Q = np.asarray(scored_MQ.all(axis=0), dtype=bool)
+            # A teacher without any score (it equals the student) has nothing to compare, and takes nothing from the others.
+            shared_Q = np.asarray(scored_MQ[scored_MQ.any(axis=1)].all(axis=0), dtype=bool) & scored_MQ.any()
             for m, teacher in enumerate(nodes.teachers):
                 alignment_N, gain_N = scores.alignment_MON[m, o], scores.gain_MON[m, o]
                 n_points = _n_decision_points(alignment_N, paths, chosen_L, shared_Q)

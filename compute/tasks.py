@@ -140,7 +140,8 @@ def make_grader(task: Task, folder: Path, seed: int) -> Callable[[Question, str]
             reward = float(grade(answer, question.answer, question.fields))
         except Exception as error:  # the grader may be the user's; whatever it raises is named with its place
             raise ComputeError(
-                f"The grader `{task.grader}` failed on question {question.id}, response {answer[:80]!r}: {type(error).__name__}: {error}"
+                f"The grader `{task.grader}` failed on question {question.id}, response {answer[:80]!r}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         return Grade(reward, reward >= task.success_at)
 

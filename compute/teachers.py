@@ -8,7 +8,8 @@ from compute.tasks import Question, fill
 
 #: The built-in wordings; {answer} is the reference answer, {demonstration} a response that was graded correct.
 TEMPLATES = {
-    "answer": "\n\nThe reference answer to this question is: {answer}\n\nNow answer the question in your own words, with your reasoning.",
+    "answer": "\n\nThe reference answer to this question is: {answer}\n\n"
+    "Now answer the question in your own words, with your reasoning.",
     "1c": '\n\nDemonstration. This is a correct response to the question:\n"""\n{demonstration}\n"""\n\n'
     "Having read it, answer the question in your own words, with your reasoning.",
 }

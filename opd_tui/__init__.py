@@ -9,7 +9,7 @@ from opd_tui.guard import check_packages
 
 check_packages()
 
-from store import open  # after the check, which says what is wrong where this is not our store
+from store import open  # noqa: A004, E402  # after the check: it says whose store this is
 
 __all__ = ["open"]
 __version__ = "0.1.0"

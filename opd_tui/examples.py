@@ -33,9 +33,8 @@ def example_study(name: str) -> str:
     for line in (place / file).read_text(encoding="utf-8").splitlines():
         key, equals, value = line.partition(" = ")
         named = value.strip().strip('"')
-        if equals and key in ("model", "questions") and named and (place / named).exists():
-            line = f'{key} = "{place / named}"'
-        lines.append(line)
+        is_file = bool(equals and key in ("model", "questions") and named) and (place / named).exists()
+        lines.append(f'{key} = "{place / named}"' if is_file else line)
     return "\n".join(lines) + "\n"
 
 

@@ -35,6 +35,7 @@ class Overview:
     worst_MOL: Array
     n_MOL: Array
     means: Mapping[tuple[int, int], Mean]  #: by teacher and objective
+    note: str = ""  #: why there is nothing, where there is nothing
 
     def question(self, number: int, teacher: int, objective: int) -> Score:
         """All nodes of a question, nodes that paths share once."""
@@ -83,6 +84,12 @@ def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, i
         key: Mean(by["all"].mean, by["all"].low, by["all"].high, by["correct"].mean, by["incorrect"].mean)
         for key, by in found.items()
     }
+
+
+def no_overview(n_nodes: int) -> Overview:
+    """In place of a study that is too large to be scored while somebody waits."""
+    nothing = np.empty((0, 0, 0))
+    return Overview({}, {}, *(nothing,) * 6, {}, note=f"{n_nodes:,} nodes are too many to score here: opd-tui report does")
 
 
 def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Array]:

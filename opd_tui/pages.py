@@ -64,6 +64,17 @@ class RolloutPage:
         """Where the nodes are, in order."""
         return tuple(self.row_of)
 
+    @property
+    def n_candidates(self) -> int:
+        """How many of the likeliest tokens are kept at each position."""
+        return max(int(self.rollout.topk_token_id_TC.shape[1]), int(self.rollout.teacher_topk_token_id_TMC.shape[2]))
+
+    @property
+    def most_children(self) -> int:
+        """Children of the node that has the most of them."""
+        rows = list(self.row_of.values())
+        return int((self.nodes.kind_NK[rows] != ChildKind.ABSENT).sum(axis=1).max()) if rows else 0
+
     # colours
 
     def colouring(self, metric: Metric, teacher: int, objective: int) -> Colouring:

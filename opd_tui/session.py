@@ -28,6 +28,7 @@ class Session:
         self.token = 0
         self.teacher = 0
         self.objective = 0
+        self._questions: dict[str, QuestionFacts] = {}
         self._colouring: Colouring | None = None
         self._walking_at: int | None = None
 
@@ -36,8 +37,12 @@ class Session:
     @property
     def question(self) -> QuestionFacts | None:
         """The current question."""
-        questions = self.catalogue.questions if self.catalogue else ()
-        return next((question for question in questions if question.id == self.question_id), None)
+        return self._questions.get(self.question_id or "")
+
+    def take(self, catalogue: Catalogue) -> None:
+        """The store is open, or has grown."""
+        self.catalogue = catalogue
+        self._questions = {question.id: question for question in catalogue.questions}
 
     def score_of_question(self, question: QuestionFacts) -> Score | None:
         """Under the current teacher and objective."""

@@ -30,42 +30,45 @@ def print_summary(path: str) -> None:
     nulls = {teacher.id for teacher in opened.teachers if teacher.null}
     console = Console()
     for objective in dict.fromkeys(row.objective for row in summary.rows):
-        rows = [row for row in summary.rows if row.objective == objective and row.outcome != "all"]
-        console.print(_table(objective, rows, nulls))
-    console.print(
-        Text(
-            "Mean over questions with its 95 % t interval (none below 6 questions). Alignment: cosine of the ideal gradient and the\n"
-            "teacher's. Gain: first-order gain in success per unit of the teacher's update; counting noise does not bias it. Nulls are\n"
-            "teachers without direction: what a teacher earns beyond them is its own. No forecast of training.",
-            "dim",
-        )
-    )
+        rows = [row for row in summary.rows if row.objective == objective]
+        counts = [max(row.n_questions for row in rows if row.outcome == outcome) for outcome in ("correct", "incorrect")]
+        title = f"objective {safe(objective)}: {counts[0]} questions with correct paths, {counts[1]} with incorrect"
+        console.print(Text(title, "bold"))
+        console.print(_table(rows, nulls))
+        console.print()
+    console.print(Text(_LEGEND, "dim"))
 
 
-def _table(objective: str, rows: list[SummaryRow], nulls: set[str]) -> Table:
-    table = Table(title=f"objective {objective}", title_justify="left", header_style="bold", box=None, padding=(0, 1))
-    for name in ("teacher", "rollouts", "alignment", "gain x 1000", "questions", "nodes"):
-        table.add_column(name, justify="left" if name in ("teacher", "rollouts") else "right", no_wrap=True)
-    ordered = sorted(rows, key=lambda row: row.null)  # real teachers first; the sort keeps the study's order
-    before = ""
-    for row in ordered:
-        name = row.teacher if not row.null or row.teacher in nulls else f"{row.teacher}, signs flipped"
-        label = Text(safe(name) if name != before else "", "dim" if row.null else "")
-        before = name
-        table.add_row(
-            label,
-            row.outcome,
-            _interval(row.alignment),
-            _interval(row.gain, 1000.0),
-            str(row.n_questions),
-            str(row.n_decision_points),
-        )
+_LEGEND = (
+    "Means over questions with 95 % t intervals (none below 6 questions). Alignment: cosine "
+    "of the ideal gradient and the teacher's update. Gain: first-order gain in success per "
+    "unit of that update, which counting noise does not bias. Nulls (dim) have no direction "
+    "of their own: what a teacher earns beyond them is its own. No forecast of training."
+)
+
+
+def _table(rows: list[SummaryRow], nulls: set[str]) -> Table:
+    """Teachers, then nulls, each on correct and on incorrect rollouts."""
+    by_name: dict[tuple[bool, str], dict[str, SummaryRow]] = {}
+    for row in rows:
+        name = row.teacher if not row.null or row.teacher in nulls else f"flipped {row.teacher}"
+        by_name.setdefault((row.null, name), {})[row.outcome] = row
+    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("teacher", no_wrap=True, overflow="ellipsis", max_width=22)
+    table.add_column("paths")
+    table.add_column("alignment", justify="right", no_wrap=True)
+    table.add_column("gain x 1000", justify="right", no_wrap=True)
+    for (null, name), outcomes in sorted(by_name.items(), key=lambda entry: entry[0][0]):
+        for outcome in ("correct", "incorrect"):
+            row = outcomes[outcome]
+            label = Text(safe(name) if outcome == "correct" else "")
+            cells = (label, Text(outcome), Text(_interval(row.alignment, 1.0, 3)), Text(_interval(row.gain, 1000.0, 1)))
+            table.add_row(*cells, style="dim" if null else "")
     return table
 
 
-def _interval(value: Interval, scale: float = 1.0) -> str:
+def _interval(value: Interval, scale: float, digits: int) -> str:
     if math.isnan(value.mean):
         return "-"
-    digits = 3 if scale == 1.0 else 2
     mean = f"{scale * value.mean:+.{digits}f}"
     return mean if math.isnan(value.low) else f"{mean} [{scale * value.low:+.{digits}f}, {scale * value.high:+.{digits}f}]"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["open"]
 
 
-def open(path: str | PathLike[str], *, cache_bytes: int = 64 << 20) -> Store:
+def open(path: str | PathLike[str], *, cache_bytes: int = 64 << 20) -> Store:  # noqa: A001  # the word that users type
     """Open the store at `path` for reading.
 
     `cache_bytes` bounds the memory that decoded chunks may take. Raises `store.errors.StoreError`

@@ -20,7 +20,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
     """Run the real command with no terminal."""
     return subprocess.run(
-        [OPD_TUI, *map(str, words)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False, **more
+        [OPD_TUI, *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+        **more,
     )
 
 

@@ -51,7 +51,7 @@ class _Rows:
         self.device = self.prefix_keys[0].device
 
     def look(self, kept_B: NDArray[np.int64], own_B: NDArray[np.int64]) -> None:
-        """Set what each row sees in the coming step: `kept_B` positions of the prefix and `own_B` own tokens before the new one."""
+        """Set what each row sees in the coming step: `kept_B` positions of the prefix, `own_B` own tokens before the new one."""
         width = int(own_B.max()) + 1
         room = self.own_keys[0].shape[2]
         if width > room:
@@ -64,7 +64,7 @@ class _Rows:
         self.width = width
 
     def hidden(self, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where a row may not look: [B, S] of the prefix and [B, L] of its own tokens; `window` as in sliding-window attention."""
+        """Where a row may not look: [B, S] of the prefix and [B, L] of its own tokens. `window`: of sliding-window attention."""
         prefix_S = torch.arange(self.prefix_keys[0].shape[1], device=self.device)[None]
         own_L = torch.arange(self.width, device=self.device)[None]
         kept, own = self.kept_B[:, None], self.own_B[:, None]

@@ -122,7 +122,7 @@ class Browse(BrowseView):
                     self.show_page(safe(sentence))
 
     def _take(self, catalogue: Catalogue) -> None:
-        self.session.catalogue = catalogue
+        self.session.take(catalogue)
         self.show_header()
         self.show_lists()
 
@@ -178,9 +178,10 @@ class Browse(BrowseView):
             return
         index = self.session.first_rollout(question) if place.rollout is None else place.rollout
         self.session.rollout = index
-        self.show_lists()
+        self.questions.point(place.question_id)
+        self.show_rollouts()
         if index is None:
-            self._request = 0
+            self._request = self._answered = 0
             self.session.leave()
             self.show_page()
         else:

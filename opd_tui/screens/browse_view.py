@@ -119,19 +119,23 @@ class BrowseView(Screen[None]):
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
         _entitle(self.questions, Safe(f"questions {len(questions)}"), Safe(order))
-        if session.question is not None:
-            self.rollouts.show(session.question.rollouts, session.score_of_rollout, session.rollout)
-            _entitle(self.rollouts, Safe(f"rollouts of {session.question.label}"))
+        self.show_rollouts()
+
+    def show_rollouts(self) -> None:
+        """The rollouts of the current question."""
+        session, question = self.session, self.session.question
+        if question is not None:
+            self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
+            _entitle(self.rollouts, Safe(f"rollouts of {question.label}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
         """Another page: everything but the list of questions. `note`: why there is none."""
-        session, question = self.session, self.session.question
-        page = session.page
+        session, page = self.session, self.session.page
         asked = page.question if page else ()
+        self.node.expect(session.n_objectives, page.most_children if page else 0, page.n_candidates if page else 0)
         self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note or self._why_nothing)
         _entitle(self.query_one("#middle"), self._page_title)
-        if question is not None:
-            self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
+        self.show_rollouts()
         self.show_header()
         self.show_colours()
 
@@ -190,6 +194,8 @@ class BrowseView(Screen[None]):
 
     def show_teachers(self) -> None:
         """The teachers at this token."""
+        note = self.session.overview.note if self.session.overview else ""
+        _entitle(self.teachers, Safe("teachers"), Safe(note))
         self.teachers.teachers(*self.session.teacher_lines(), self.session.teacher)
 
 

@@ -122,11 +122,9 @@ class Lines(ScrollView):
 class Panel(Lines):
     """A pane whose lines are made in one go. `show` redraws only the cells that differ."""
 
-    #: A pane that gets shorter is laid out anew, which redraws the whole screen: not at every token.
-    shrinks = True
-
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.least = 0  #: lines that there are at least, empty ones if need be
         self._lines: list[list[Segment]] = []
 
     def spans(self, y: int) -> Spans:
@@ -136,7 +134,7 @@ class Panel(Lines):
     def show(self, lines: Sequence[Spans]) -> None:
         """Show `lines` from now on."""
         before, self._lines = self._lines, [list(line) for line in lines]
-        height = len(self._lines) if self.shrinks else max(len(self._lines), self.virtual_size.height)
+        height = max(len(self._lines), self.least)
         if height != self.virtual_size.height:
             self.virtual_size = Size(self.scrollable_size.width, height)
         for y in range(max(len(before), len(self._lines))):

@@ -38,6 +38,7 @@ class QuestionList(RowList):
         columns = (Column("id", side="left"), Column("pass", 5), Column("align", 5), Column("worst", 5))
         super().__init__(columns, "no question is finished yet", id=id)
         self.questions: Sequence[QuestionFacts] = ()
+        self._places: dict[str, int] = {}
         self.order = ORDERS[0]
         self._score: ScoreOfQuestion = unscored
 
@@ -45,8 +46,12 @@ class QuestionList(RowList):
         """Show `questions` in `order`; the cursor goes to, or stays on, the question `current`."""
         self._score, self.order = score, order
         self.questions = self._sorted(questions)
-        places = (place for place, question in enumerate(self.questions) if question.id == current)
-        self.set_count(len(self.questions), next(places, self.cursor))
+        self._places = {question.id: place for place, question in enumerate(self.questions)}
+        self.set_count(len(self.questions), self._places.get(current or "", self.cursor))
+
+    def point(self, current: str) -> None:
+        """The cursor goes to the question `current`."""
+        self.move(self._places.get(current, self.cursor), tell=False)
 
     def _sorted(self, questions: Sequence[QuestionFacts]) -> Sequence[QuestionFacts]:
         match self.order:

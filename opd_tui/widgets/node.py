@@ -11,7 +11,7 @@ from textual.message import Message
 from opd_tui.palette import Palette
 from opd_tui.text import Safe
 from opd_tui.widgets.lines import Panel
-from opd_tui.widgets.node_lines import NodeLines
+from opd_tui.widgets.node_lines import NodeLines, tallest
 
 if TYPE_CHECKING:
     from opd_tui.facts import NodeFacts, TokenFacts
@@ -25,8 +25,6 @@ class NodePane(Panel, can_focus=True):
         Binding("down,j", "step(1)", "child down", show=False),
         Binding("enter", "read", "read completions", show=False),
     ]
-
-    shrinks = False
 
     @dataclass
     class Chosen(Message):
@@ -42,6 +40,14 @@ class NodePane(Panel, can_focus=True):
         self._teacher = Safe("")
         self._objective = 0
         self._child = 0
+        self._most = (0, 0, 0)
+
+    def expect(self, n_objectives: int, n_children: int, n_candidates: int) -> None:
+        """The most that a token of this page may have: the pane keeps the height that this needs.
+
+        A pane that changes its height is laid out anew, which redraws the whole screen.
+        """
+        self._most = n_objectives, n_children, n_candidates
 
     def show_token(self, token: TokenFacts | None, node: NodeFacts | None, teacher: Safe, objective: int) -> None:
         """Show this token, and the node before it if there is one."""
@@ -54,7 +60,9 @@ class NodePane(Panel, can_focus=True):
         if self._token is None:
             self.show([])
             return
-        lines = NodeLines(self.palette, self.scrollable_size.width, self._teacher)
+        width = self.scrollable_size.width
+        self.least = tallest(width, *self._most)
+        lines = NodeLines(self.palette, width, self._teacher)
         if self._node is None:
             self.show(lines.between(self._token))
         else:

@@ -241,6 +241,13 @@ class NodeLines:
         return lines
 
 
+def tallest(width: int, n_objectives: int, n_children: int, n_candidates: int) -> int:
+    """Lines that a node or a token may need at most."""
+    if width >= BROAD:
+        return max(4 + n_children, 6 + n_candidates)
+    return max(8 + n_objectives + 2 * n_children, 11 + n_candidates)
+
+
 def _limits(children: Sequence[ChildFacts]) -> tuple[float, float]:
     """The longest bar of either gradient: directions are compared, not lengths."""
     kept = [child for child in children if child.kept]

@@ -163,9 +163,10 @@ class TokenView(Lines, can_focus=True):
         if not self.n_tokens:
             return
         y = self._layout.line_T[self.cursor]
-        if y == 0:
+        if y:
+            self.reveal(self._top + y * self._stride, self._stride)
+        elif self.scroll_offset.y:
             self.scroll_to(y=0, animate=False)
-        self.reveal(self._top + y * self._stride, self._stride)
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor where the mouse points."""

@@ -52,9 +52,13 @@ def test_completions_do_not_depend_on_slots_or_order_or_company(student, prompt)
     launches = [Launch(depth, key(0, "q", "any", spine[:depth], -1, n)) for depth in (0, 2, 5) for n in range(40)]
     expected = tokens(TransformersEngine(student, slots=128).complete(prompt, spine, launches, max_response_tokens=LIMIT))
     for slots in (16, 48):
-        found = tokens(TransformersEngine(student, slots=slots).complete(prompt, spine, launches[::-1], max_response_tokens=LIMIT))
+        found = tokens(
+            TransformersEngine(student, slots=slots).complete(prompt, spine, launches[::-1], max_response_tokens=LIMIT)
+        )
         assert found[::-1] == expected
-    alone = [tokens(TransformersEngine(student).complete(prompt, spine, [one], max_response_tokens=LIMIT))[0] for one in launches[::17]]
+    alone = [
+        tokens(TransformersEngine(student).complete(prompt, spine, [one], max_response_tokens=LIMIT))[0] for one in launches[::17]
+    ]
     assert alone == expected[::17]
 
 
@@ -69,7 +73,9 @@ def test_the_forced_token_comes_first_and_the_excluded_never(engine, student, pr
 def test_first_tokens_follow_the_students_distribution(engine, student, prompt):
     probabilities = torch.softmax(student.logits(scoring.states(student, prompt, ()))[0], -1).numpy()
     n = 3000
-    found = np.bincount([one[0] for one in tokens(engine.complete(prompt, (), free(n), max_response_tokens=2))], minlength=len(probabilities))
+    found = np.bincount(
+        [one[0] for one in tokens(engine.complete(prompt, (), free(n), max_response_tokens=2))], minlength=len(probabilities)
+    )
     likely = probabilities > 0.01
     error = (found / n - probabilities)[likely] / np.sqrt(probabilities * (1 - probabilities) / n)[likely]
     assert np.abs(error).max() < 4
@@ -102,7 +108,10 @@ def test_drawing_is_the_inverse_of_the_cumulative_distribution():
 def test_scores_equal_those_of_whole_distributions(student, teacher, prompt):
     """Chunked scoring against the formulas on full [T, V] arrays."""
     response = np.array(TransformersEngine(student).complete(prompt, (), free(3), max_response_tokens=LIMIT)[2].token_ids)
-    ours, theirs = scoring.states(student, prompt, response.tolist())[:-1], scoring.states(teacher, prompt, response.tolist())[:-1]
+    ours, theirs = (
+        scoring.states(student, prompt, response.tolist())[:-1],
+        scoring.states(teacher, prompt, response.tolist())[:-1],
+    )
     logp = torch.log_softmax(student.logits(ours).double(), -1).numpy()
     logt = torch.log_softmax(teacher.logits(theirs).double(), -1).numpy()
     p, t, rows = np.exp(logp), np.exp(logt), np.arange(len(response))
@@ -116,9 +125,13 @@ def test_scores_equal_those_of_whole_distributions(student, teacher, prompt):
     mean = np.log((p + t) / 2)
     js = 0.5 * ((p * (logp - mean)).sum(-1) + (t * (logt - mean)).sum(-1))
     cosine = (p * t).sum(-1) / np.linalg.norm(p, axis=-1) / np.linalg.norm(t, axis=-1)
-    expected = np.stack([(p * (logp - logt)).sum(-1), (t * (logt - logp)).sum(-1), js, np.linalg.norm(t - p, axis=-1), cosine], -1)
+    expected = np.stack(
+        [(p * (logp - logt)).sum(-1), (t * (logt - logp)).sum(-1), js, np.linalg.norm(t - p, axis=-1), cosine], -1
+    )
     np.testing.assert_allclose(found.divergence_TD, expected, atol=2e-5)
     ratio = logt - logp
     np.testing.assert_allclose(found.gradient_T, np.abs(p * (ratio - (p * ratio).sum(-1, keepdims=True))).max(-1), atol=1e-5)
     np.testing.assert_allclose(found.difference_T, np.abs(t - p).max(-1), atol=1e-5)
-    np.testing.assert_allclose(found.logprob_at_student_topk_TC, np.take_along_axis(logt, mine.topk_token_id_TC.astype(int), -1), atol=1e-4)
+    np.testing.assert_allclose(
+        found.logprob_at_student_topk_TC, np.take_along_axis(logt, mine.topk_token_id_TC.astype(int), -1), atol=1e-4
+    )

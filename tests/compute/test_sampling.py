@@ -42,8 +42,14 @@ def test_uniforms_are_uniform_and_never_0_or_1():
 
 @pytest.mark.parametrize(
     "other",
-    [(1, "q", "child", (1, 2), 3, 0), (0, "r", "child", (1, 2), 3, 0), (0, "q", "rest", (1, 2), 3, 0), (0, "q", "child", (1,), 3, 0),
-     (0, "q", "child", (1, 2), 4, 0), (0, "q", "child", (1, 2), 3, 1)],
-)  # fmt: skip
+    [
+        (1, "q", "child", (1, 2), 3, 0),
+        (0, "r", "child", (1, 2), 3, 0),
+        (0, "q", "rest", (1, 2), 3, 0),
+        (0, "q", "child", (1,), 3, 0),
+        (0, "q", "child", (1, 2), 4, 0),
+        (0, "q", "child", (1, 2), 3, 1),
+    ],
+)
 def test_every_part_of_a_name_makes_another_key(other):
     assert key(0, "q", "child", (1, 2), 3, 0) != key(*other)

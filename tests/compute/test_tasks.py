@@ -29,7 +29,7 @@ def test_a_missing_field_names_line_and_fields(tmp_path):
 
 def test_two_questions_of_one_name_are_refused(tmp_path):
     line = '{"id": "a", "question": "?", "answer": "1"}\n'
-    with pytest.raises(StudyError, match="line 2.*twice"):
+    with pytest.raises(StudyError, match=r"line 2.*twice"):
         load_questions(write(tmp_path, line + line), tmp_path, 0)
 
 
@@ -87,7 +87,12 @@ def test_a_users_grader_is_called_and_named_when_it_raises(tmp_path):
 
 @pytest.mark.parametrize(
     ("grader", "says"),
-    [("exakt", "exact, number"), ("no.py:grade", "no file"), ("q.py:nothing", "no function `nothing`"), ("bad.py:f", "SyntaxError")],
+    [
+        ("exakt", "exact, number"),
+        ("no.py:grade", "no file"),
+        ("q.py:nothing", "no function `nothing`"),
+        ("bad.py:f", "SyntaxError"),
+    ],
 )
 def test_wrong_graders_are_named(tmp_path, grader, says):
     (tmp_path / "q.py").write_text("")

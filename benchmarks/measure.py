@@ -1,0 +1,32 @@
+"""How benchmarks measure and report: both sides in one run, medians, ratios, one JSON object at the end."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+
+def medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each side; the sides take turns, so that a busy moment meets all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()  # once for caches and kernels
+    for _ in range(repeats):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def report(name: str, seconds: dict[str, float], figures: dict[str, float]) -> None:
+    """Print a table for people unless --json was given, and the figures, which are ratios, as the last line."""
+    if "--json" not in sys.argv:
+        for side, value in seconds.items():
+            print(f"{side:40} {1000 * value:10.2f} ms")
+        for figure, value in figures.items():
+            print(f"{figure:40} {value:10.2f} x")
+    print(json.dumps({"name": name, "figures": {figure: round(value, 3) for figure, value in figures.items()}}))

@@ -1,0 +1,76 @@
+"""The estimates against the truth: p_succ of every child of the tiny student, against enumeration of its continuations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import store
+from compute.oracle import Oracle
+from compute.progress import Reporter
+from compute.runner import prepare, run
+from compute.scores import score
+from store.schema import ChildKind
+from tests.conftest import small_study
+
+#: Mass that enumeration leaves unexplored at most; the truth is taken from the middle of what is left.
+TOLERANCE = 0.01
+N_QUESTIONS = 20
+
+
+@pytest.fixture(scope="module")
+def children(tmp_path_factory):
+    """Truth, estimate and interval of every child with an interval, over 20 questions: one array of columns."""
+    folder = tmp_path_factory.mktemp("truth")
+    targeting = "n_paths = 3\n"
+    path = small_study(folder, limit=N_QUESTIONS, n_min=50)
+    path.write_text(path.read_text().replace("k = 4\nr = 3\n", f"k = 6\nr = 4\n{targeting}"))
+    setup = prepare(path, Reporter(0))
+    run(setup, folder / "s.zarr", Reporter(0))
+    opened = store.open(folder / "s.zarr")
+    bench, rows = setup.bench, []
+    for line, question in zip(opened.questions(), setup.questions, strict=True):
+        nodes = opened.nodes(question.id)
+        estimates = score(nodes, n_sig=20).estimates
+        prefix = {}
+        for rollout in line.rollouts:
+            page = opened.rollout(question.id, rollout.index)
+            prefix |= {int(node): tuple(page.token_id_T[: nodes.position_N[node]].tolist()) for node in page.node_P}
+        entries = [
+            (node, child) for node, child in np.argwhere(nodes.token_NK >= 0) if np.isfinite(estimates.low_NK[node, child])
+        ]
+        oracle = Oracle(
+            bench.student,
+            bench.prompt_ids(bench.student, question, ""),
+            setup.study.sampling.max_response_tokens,
+            lambda tokens, asked=question: bench.grade(asked, bench.student.text(tokens)).correct,
+        )
+        found = oracle.p_succ([(*prefix[node], int(nodes.token_NK[node, child])) for node, child in entries], TOLERANCE)
+        for (node, child), exact in zip(entries, found, strict=True):
+            assert exact.unexplored <= TOLERANCE
+            truth = exact.success + exact.unexplored / 2
+            values = (estimates.p_succ_NK, estimates.low_NK, estimates.high_NK, nodes.kind_NK)
+            rows.append((truth, *(float(table[node, child]) for table in values)))
+    return np.array(rows).T
+
+
+def test_95_percent_intervals_hold_the_truth_95_percent_of_the_time(children):
+    truth, _, low, high, _ = children
+    between = (truth >= 0.05) & (truth <= 0.95)
+    inside = (low <= truth) & (truth <= high)
+    assert between.sum() >= 250
+    assert 0.93 <= inside[between].mean() <= 0.97
+
+
+def test_estimates_are_unbiased(children):
+    truth, estimate, *_ = children
+    error = estimate - truth
+    assert abs(error.mean()) <= TOLERANCE / 2 + 4 * error.std() / np.sqrt(len(error))
+
+
+def test_exact_outcomes_are_the_truth(children):
+    truth, estimate, low, high, kind = children
+    ends = kind == ChildKind.END
+    assert ends.any()
+    assert np.abs(truth - estimate)[ends].max() <= TOLERANCE
+    assert (low == high)[ends].all()

@@ -1,0 +1,75 @@
+"""A run that was killed and started again stores what one that never stopped does, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import OPD_TUI, run_opd, small_study
+
+#: Small parts, so that a kill can meet a publication too.
+PARTS = "\n[parts]\nquestions = 2\n"
+
+
+def exported(path: Path) -> str:
+    done = run_opd("export", path, "-o", "-", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    return small_study(tmp_path_factory.mktemp("resume"), limit=5, n_min=20, extra=PARTS)
+
+
+@pytest.fixture(scope="module")
+def whole(study: Path) -> tuple[str, float]:
+    """The rows of a run that never stopped, and the seconds it took."""
+    started = time.monotonic()
+    done = run_opd("compute", study, "-o", study.with_name("whole.zarr"))
+    assert done.returncode == 0, done.stderr
+    return exported(study.with_name("whole.zarr")), time.monotonic() - started
+
+
+def start(study: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([OPD_TUI, "compute", study, "-o", out], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, moment):
+    rows, seconds = whole
+    out = tmp_path / "s.zarr"
+    process = start(study, out)
+    with pytest.raises(subprocess.TimeoutExpired):
+        # Somewhere between the first question and the last one: `seconds` holds about four for loading.
+        process.communicate(timeout=random.Random(moment).uniform(0.45, 0.95) * seconds)
+    process.kill()
+    process.communicate()
+    done = run_opd("compute", study, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert exported(out) == rows
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_it_with_130_and_keeps_what_is_finished(study, whole, tmp_path, number):
+    out = tmp_path / "s.zarr"
+    process = start(study, out)
+    assert process.stderr is not None
+    for line in process.stderr:  # the log says when the first question is done
+        if b" 1 of 5 questions" in line:
+            break
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.decode().splitlines()[-1].startswith(f"Interrupted (stopped by {number.name}). What is finished is kept")
+    info = run_opd("info", out, "--json")
+    assert info.returncode == 0
+    assert '"complete": false' in info.stdout
+    assert run_opd("compute", study, "-o", out).returncode == 0
+    assert exported(out) == whole[0]
+    assert not out.with_name("s.zarr.work").exists()

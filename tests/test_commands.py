@@ -1,0 +1,222 @@
+"""Each command as a user meets it: right input, wrong input, one sentence, the right exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHAIN_SUMS, run_opd, small_study
+
+
+def fails(done, *says: str, code: int = 1) -> None:
+    assert done.returncode == code, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    for words in says:
+        assert words in last
+    assert "Traceback" not in done.stderr
+
+
+def test_init_writes_a_study_that_fails_only_for_its_placeholders(tmp_path):
+    assert run_opd("init", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "study.toml").read_text().startswith("# A study for opd-tui")
+    fails(run_opd("compute", "study.toml", "-o", "s.zarr", cwd=tmp_path), "questions.jsonl cannot be read")
+    fails(run_opd("init", cwd=tmp_path), "exists already", code=2)
+
+
+def test_init_from_an_example_computes_anywhere(tmp_path):
+    assert run_opd("init", "--from", "chain_sums", cwd=tmp_path).returncode == 0
+    done = run_opd("compute", "study.toml", "--preview", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    fails(run_opd("init", "--from", "chain_sum", "-o", "x.toml", cwd=tmp_path), "there are chain_sums")
+
+
+def test_preview_shows_every_prompt_with_its_special_tokens(tmp_path):
+    done = run_opd("compute", small_study(tmp_path), "--preview")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("<user>") == 7  # the student and six teachers
+    assert "|" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("[sampling]", "[sampling]\nn_rolouts = 3"), ["`n_rolouts`", "did you mean `n_rollouts`"]),
+        (('kind = "external"', 'kind = "outside"'), ["`teacher[0].kind`", "external, self, temperature"]),
+        (('grader = "number"', 'grader = "numbr"'), ["`task.grader`", "number"]),
+        ((str(CHAIN_SUMS / "student"), "/nowhere/student"), ["/nowhere/student"]),
+    ],
+)
+def test_a_wrong_study_is_one_sentence(tmp_path, change, says):
+    path = small_study(tmp_path)
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    fails(run_opd("compute", path, "-o", tmp_path / "s.zarr"), *says)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_missing_study(tmp_path):
+    fails(run_opd("compute", tmp_path / "no.toml", "-o", tmp_path / "s.zarr"), "no study file", "opd-tui init")
+
+
+def test_a_model_folder_without_weights(tmp_path):
+    shutil.copytree(CHAIN_SUMS / "student", tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    path = small_study(tmp_path)
+    path.write_text(path.read_text().replace(str(CHAIN_SUMS / "student"), str(tmp_path / "bare")))
+    fails(run_opd("compute", path, "-o", tmp_path / "s.zarr"), "has no weights", "bare")
+
+
+def test_a_teacher_with_another_tokenizer(tmp_path):
+    shutil.copytree(CHAIN_SUMS / "teacher", tmp_path / "other")
+    tokenizer = tmp_path / "other" / "tokenizer.json"
+    told = json.loads(tokenizer.read_text())
+    vocabulary = told["model"]["vocab"]
+    vocabulary["7"], vocabulary["8"] = vocabulary["8"], vocabulary["7"]
+    tokenizer.write_text(json.dumps(told))
+    path = small_study(tmp_path)
+    path.write_text(path.read_text().replace(str(CHAIN_SUMS / "teacher"), str(tmp_path / "other")))
+    fails(run_opd("compute", path, "-o", tmp_path / "s.zarr"), "tokenizers of student", "differ")
+
+
+def test_a_grader_that_raises_keeps_what_is_finished(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def grade(response, answer, question):\n"
+        "    if question['id'].endswith('2'):\n"
+        "        raise RuntimeError('no idea')\n"
+        "    return float(response == answer)\n"
+    )
+    path = small_study(tmp_path, n_min=8)
+    path.write_text(path.read_text().replace('grader = "number"', 'grader = "mine.py:grade"'))
+    fails(run_opd("compute", path, "-o", tmp_path / "s.zarr"), "mine.py:grade", "no idea")
+    assert json.loads(run_opd("info", tmp_path / "s.zarr", "--json").stdout)["n_questions_done"] == 2
+
+
+def test_a_store_of_another_study_is_refused_with_both_hashes(computed, tmp_path):
+    hash_there = json.loads(run_opd("info", computed, "--json").stdout)["study_hash"]
+    done = run_opd("compute", small_study(tmp_path, n_min=9), "-o", computed)
+    fails(done, hash_there)
+    told = [word for word in done.stderr.replace(".", " ").replace(",", " ").split() if len(word) == 32 and word.isalnum()]
+    assert len(set(told)) == 2
+
+
+def test_no_space_left_keeps_the_store_valid(tmp_path):
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    path, out = small_study(tmp_path), tmp_path / "s.zarr"
+    done = run_opd("compute", path, "-o", out, preexec_fn=no_room)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    again = run_opd("compute", path, "-o", out)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(run_opd("info", out, "--json").stdout)["complete"]
+
+
+def test_a_finished_store_is_not_computed_again(computed):
+    study = computed.parent / "study.toml"
+    done = run_opd("compute", study, "-o", computed)
+    assert done.returncode == 0
+    assert "6 of 6 questions" in done.stderr
+
+
+def test_info_keeps_its_contract(computed):
+    told = json.loads(run_opd("info", computed, "--json").stdout)
+    assert set(told) == {
+        *("schema", "study_hash", "student", "teachers", "objectives", "n_questions_planned", "n_questions_done", "n_rollouts"),
+        *("n_tokens", "n_nodes", "n_completions", "complete"),
+    }
+    assert told["n_questions_done"] == told["n_questions_planned"] == 6
+    assert told["complete"] is True
+    assert "6 of 6" in run_opd("info", computed).stdout
+
+
+def test_export_keeps_its_contract(computed):
+    rows = [json.loads(line) for line in run_opd("export", computed, "-o", "-").stdout.splitlines()]
+    every = {
+        *(
+            "question_id",
+            "rollout_index",
+            "correct",
+            "position",
+            "token_id",
+            "token",
+            "student_logprob",
+            "student_entropy",
+            "teacher",
+        ),
+        *("teacher_logprob", "teacher_entropy", "kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine"),
+    }
+    scored = {"alignment", "gain", "gain_se", "teacher_advantage", "success_rate_range", "n_kept", "children"}
+    assert all(set(row) in (every, every | scored) for row in rows)
+    points = [row for row in rows if "alignment" in row]
+    assert points
+    assert set(points[0]["alignment"]) == {"reverse_kl", "forward_kl"}
+    values = [value for row in points for value in row["alignment"].values() if value is not None]
+    assert values
+    assert all(-1 <= value <= 1 for value in values)
+    child = points[0]["children"][0]
+    assert child.keys() >= {
+        "token_id",
+        "token",
+        "kind",
+        "student_logprob",
+        "teacher_logprob",
+        "n_completions",
+        "n_success",
+        "p_succ",
+    }
+
+
+def test_export_slices(computed):
+    rows = [json.loads(line) for line in run_opd("export", computed, "-o", "-").stdout.splitlines()]
+    first = rows[0]
+    words = ("--question", first["question_id"], "--rollout", first["rollout_index"], "--teacher", "self-1c", "--tokens", "1:3")
+    some = [json.loads(line) for line in run_opd("export", computed, "-o", "-", *words).stdout.splitlines()]
+    assert some == [
+        row
+        for row in rows
+        if (row["question_id"], row["rollout_index"], row["teacher"]) == (first["question_id"], first["rollout_index"], "self-1c")
+        and row["position"] in (1, 2)
+    ]
+    table = list(csv.DictReader(io.StringIO(run_opd("export", computed, "-o", "-", "--format", "csv", *words).stdout)))
+    assert [int(row["position"]) for row in table] == [1, 2]
+
+
+def test_wrong_slices_are_refused(computed, tmp_path):
+    fails(run_opd("export", computed, "-o", "-", "--question", "nobody"), "nobody")
+    fails(run_opd("export", computed, "-o", "-", "--teacher", "nobody"), "nobody")
+    fails(run_opd("export", computed, "-o", "-", "--tokens", "3"), "no range", code=2)
+    fails(run_opd("export", computed, "-o", tmp_path / "no" / "x.jsonl"), "cannot be written")
+    fails(run_opd("info", tmp_path), str(tmp_path))
+    fails(run_opd("browse", computed), "needs a terminal")
+    assert run_opd("nonsense").returncode == 2
+
+
+def test_a_foreign_store_module_is_named(tmp_path):
+    (tmp_path / "store.py").write_text("x = 1\n")
+    import os
+
+    done = run_opd("info", "x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    fails(done, str(tmp_path / "store.py"), "rename it")
+
+
+def test_demo_without_a_terminal_prints_the_summary(tmp_path):
+    done = run_opd("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("objective reverse_kl", "teacher", "self-1c", "flipped", "null-t0.7", "correct", "incorrect"):
+        assert words in done.stdout
+    assert (tmp_path / "opd-tui-demo.zarr").is_dir()
+
+
+def test_help_is_short_and_names_every_command():
+    told = run_opd("--help").stdout
+    for word in ("demo", "init", "compute", "browse", "info", "export"):
+        assert word in told
+    assert Path(CHAIN_SUMS / "study.toml").is_file()
