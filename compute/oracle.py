@@ -21,7 +21,8 @@ from compute.models import Model
 Prefix = tuple[int, ...]
 _BATCH = 256
 _STRIDE = 64
-_NEGLIGIBLE = 1e-12
+#: Prefixes lighter than this are left unexplored, and counted so.
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Oracle:
         self._succeeds = succeeds
         self._next: dict[Prefix, NDArray[np.float64]] = {}
         self._graded: dict[Prefix, bool] = {}
+        self._solved: dict[Prefix, Exact] = {}
         #: Keys and values of every token read, one row each; `_place` says in which rows those of a prefix are.
         self._kept = torch.empty(0)
         self._n_kept = 0
@@ -57,26 +59,33 @@ class Oracle:
 
         Gives up a prefix after `max_prefixes` expansions; its `unexplored` says so.
         """
-        searches = [_Search(prefix) for prefix in prefixes]
-        while True:
-            wanted = [(search, search.take(tolerance, max_prefixes)) for search in searches]
-            if not any(taken for _, taken in wanted):
-                return [search.result() for search in searches]
-            open_ones = {prefix for _, taken in wanted for _, prefix in taken if not self._finished(prefix)}
-            self._look([prefix for prefix in open_ones if prefix not in self._next])
-            for search, taken in wanted:
-                for mass, prefix in taken:
-                    self._expand(search, mass, prefix)
+        # The longest first: a search that meets a prefix whose answer is known takes that, and goes no further there.
+        for _, group in itertools.groupby(sorted(set(prefixes), key=len, reverse=True), key=len):
+            searches = {prefix: _Search(prefix) for prefix in group}
+            while wanted := [(one, taken) for one in searches.values() if (taken := one.take(tolerance, max_prefixes))]:
+                open_ones = {prefix for _, taken in wanted for _, prefix in taken if not self._known(prefix)}
+                self._look([prefix for prefix in open_ones if prefix not in self._next])
+                for search, taken in wanted:
+                    for mass, prefix in taken:
+                        self._expand(search, mass, prefix)
+            self._solved |= {prefix: search.result() for prefix, search in searches.items()}
+        return [self._solved[prefix] for prefix in prefixes]
+
+    def _known(self, prefix: Prefix) -> bool:
+        return prefix in self._solved or self._finished(prefix)
 
     def _finished(self, prefix: Prefix) -> bool:
         return bool(prefix and prefix[-1] in self._model.end_ids) or len(prefix) >= self._limit
 
     def _expand(self, search: _Search, mass: float, prefix: Prefix) -> None:
-        if self._finished(prefix):
-            search.settle(mass, self._outcome(prefix))
-            return
-        for token, probability in enumerate(self._next[prefix]):
-            search.add(mass * probability, (*prefix, token))
+        if prefix in self._solved:
+            search.settle(mass, self._solved[prefix])
+        elif self._finished(prefix):
+            search.settle(mass, Exact(float(self._outcome(prefix)), 0.0))
+        else:
+            masses = mass * self._next[prefix]
+            for token in np.flatnonzero(masses > _NEGLIGIBLE):
+                search.add(float(masses[token]), (*prefix, int(token)))
 
     def _outcome(self, prefix: Prefix) -> bool:
         """A response cut off at the length limit is a failure."""
@@ -147,27 +156,30 @@ class _Search:
         self._frontier: list[tuple[float, Prefix]] = [(-1.0, root)]
         self._success = 0.0
         self._failure = 0.0
+        self._settled = 0.0
+        self._answered = 0.0  #: mass of prefixes whose answer was known before
         self._expanded = 0
 
     def take(self, tolerance: float, max_prefixes: int) -> list[tuple[float, Prefix]]:
         """The next prefixes to expand; none once the unexplored mass is within tolerance."""
-        if self._unexplored() <= tolerance or self._expanded >= max_prefixes:
+        # What answered prefixes left open is theirs; of the rest, at most its share of the tolerance may stay open.
+        ahead = 1.0 - self._settled
+        if self._unexplored() <= tolerance or ahead <= tolerance * (1.0 - self._answered) or self._expanded >= max_prefixes:
             return []
         taken = [heapq.heappop(self._frontier) for _ in range(min(_STRIDE, len(self._frontier)))]
         self._expanded += len(taken)
         return [(-mass, prefix) for mass, prefix in taken]
 
     def add(self, mass: float, prefix: Prefix) -> None:
-        """One more prefix to look at; what is lighter than rounding stays unexplored."""
-        if mass > _NEGLIGIBLE:
-            heapq.heappush(self._frontier, (-mass, prefix))
+        """One more prefix to look at."""
+        heapq.heappush(self._frontier, (-mass, prefix))
 
-    def settle(self, mass: float, success: bool) -> None:
-        """A finished response."""
-        if success:
-            self._success += mass
-        else:
-            self._failure += mass
+    def settle(self, mass: float, known: Exact) -> None:
+        """A prefix of which all is known that will be."""
+        self._settled += mass
+        self._answered += mass if known.unexplored else 0.0
+        self._success += mass * known.success
+        self._failure += mass * (1.0 - known.success - known.unexplored)
 
     def result(self) -> Exact:
         """What is known so far."""

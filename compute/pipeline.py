@@ -5,8 +5,10 @@ rollouts -> grading -> demonstrations -> paths -> teacher passes -> targets -> c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from compute.tree import Path, Trie
 from store.schema import UNKNOWN_OUTCOME, ChildKind, PathKind, QuestionStatus
 
 _DEMONSTRATION_BATCH = 20
+#: Completions that are run, graded and spooled together: what a crash can cost.
+_PIECE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,10 @@ class Responses:
     def correct(self) -> NDArray[np.bool_]:
         """Which of them were graded correct."""
         return np.array([grade.correct for grade in self.grades], dtype=np.bool_)
+
+
+#: Gives the responses of a named piece of work: as they were kept, or made and kept.
+Keeper = Callable[[str, Callable[[], Responses]], Responses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,7 @@ def investigate(
     rollouts: Responses,
     demonstrations: Sequence[tuple[int, ...]],
     others: tuple[int, ...] | None,
+    keep: Keeper,
 ) -> Findings:
     """All that follows the rollouts. `others` is another question's demonstration, for the null that reads one."""
     prompt_ids = bench.prompt_ids(bench.student, question, "")
@@ -170,7 +179,7 @@ def investigate(
     )
     targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
     batches = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id)
-    outcomes = run_completions(bench, question, prompt_ids, trie, batches)
+    outcomes = run_completions(bench, question, prompt_ids, trie, batches, keep)
     return Findings(
         question=question,
         status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
@@ -245,36 +254,45 @@ def _target(
 
 
 def run_completions(
-    bench: Bench, question: Question, prompt_ids: Sequence[int], trie: Trie, batches: Sequence[Batch]
+    bench: Bench, question: Question, prompt_ids: Sequence[int], trie: Trie, batches: Sequence[Batch], keep: Keeper
 ) -> list[Responses]:
     """Run all batches, those off one path together, and grade the whole responses."""
-    completions: dict[int, Completion] = {}
-    starts = np.cumsum([0, *(len(batch.launches) for batch in batches)])
-    for number, path in enumerate(trie.paths):
-        mine = [
-            (int(starts[b]) + n, launch)
-            for b, batch in enumerate(batches)
-            if batch.path == number
-            for n, launch in enumerate(batch.launches)
-        ]
-        done = bench.engine.complete(
-            prompt_ids,
-            path.token_ids,
-            [launch for _, launch in mine],
-            max_response_tokens=bench.study.sampling.max_response_tokens,
-            tick=bench.tick,
-        )
-        completions |= {place: one for (place, _), one in zip(mine, done, strict=True)}
+    entries = [(b, launch) for b, batch in enumerate(batches) for launch in batch.launches]
     known: dict[tuple[int, ...], Grade] = {}
+    done: dict[int, tuple[Completion, Grade]] = {}
+    for number, path in enumerate(trie.paths):
+        mine = [at for at, (b, _) in enumerate(entries) if batches[b].path == number]
+        for piece, start in enumerate(range(0, len(mine), _PIECE)):
+            places = mine[start : start + _PIECE]
+            launches = [entries[at][1] for at in places]
+            make = partial(_continue, bench, question, prompt_ids, path.token_ids, launches, known)
+            responses = keep(f"completions-{number}-{piece}", make)
+            done |= zip(places, zip(responses.completions, responses.grades, strict=True), strict=True)
+    starts = np.cumsum([0, *(len(batch.launches) for batch in batches)])
     outcomes = []
-    for b, batch in enumerate(batches):
-        mine_here = tuple(completions[int(starts[b]) + n] for n in range(len(batch.launches)))
-        grades = tuple(
-            _graded(bench, question, (*trie.paths[batch.path].token_ids[: launch.depth], *one.token_ids.tolist()), one, known)
-            for launch, one in zip(batch.launches, mine_here, strict=True)
-        )
-        outcomes.append(Responses(mine_here, grades))
+    for first, end in itertools.pairwise(starts.tolist()):
+        completions, grades = zip(*(done[at] for at in range(first, end)), strict=True)
+        outcomes.append(Responses(completions, grades))
     return outcomes
+
+
+def _continue(
+    bench: Bench,
+    question: Question,
+    prompt_ids: Sequence[int],
+    spine: Sequence[int],
+    launches: Sequence[Launch],
+    known: dict[tuple[int, ...], Grade],
+) -> Responses:
+    """Completions off one path, the whole responses graded."""
+    completions = bench.engine.complete(
+        prompt_ids, spine, launches, max_response_tokens=bench.study.sampling.max_response_tokens, tick=bench.tick
+    )
+    grades = tuple(
+        _graded(bench, question, (*spine[: launch.depth], *one.token_ids.tolist()), one, known)
+        for launch, one in zip(launches, completions, strict=True)
+    )
+    return Responses(tuple(completions), grades)
 
 
 def _respond(bench: Bench, question: Question, launches: Sequence[Launch], temperature: float) -> Responses:

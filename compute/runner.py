@@ -180,7 +180,8 @@ def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter
         if "other" in contexts:
             others = _others(setup, question, spool)
     reporter.phase(f"question {question.id}: teachers and completions")
-    record = to_record(setup.study, investigate(bench, question, rollouts, demonstrations, others))
+    findings = investigate(bench, question, rollouts, demonstrations, others, partial(spool.responses, question))
+    record = to_record(setup.study, findings)
     spool.keep_record(question, record)
     return record
 

@@ -38,9 +38,10 @@ class Spool:
         return None
 
     def keep_record(self, question: Question, record: PartArrays) -> None:
-        """Keep the question's record, and let go of the phases before it that no other question reads."""
+        """Keep the question's record, and let go of the pieces before it that no other question reads."""
         files.save(self._path(question, "record"), record, {"question": question.id})
-        self._path(question, "rollouts").unlink(missing_ok=True)
+        for piece in (self._path(question, "rollouts"), *self._folder.glob(self._path(question, "completions-*").name)):
+            piece.unlink(missing_ok=True)
 
     def drop_record(self, question: Question) -> None:
         """Let go of a record that the store has."""

@@ -53,7 +53,7 @@ class OpdTui(App[None]):
     def __init__(self, path: str, wish: Wish | None = None, *, depth: Depth | None = None) -> None:
         """The store at `path`. `depth`: how many colours to use, where the terminal is not to be asked."""
         super().__init__()
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
         self.path = path
         self._depth = depth

@@ -7,9 +7,10 @@ else that it does not show.
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -207,33 +208,26 @@ def _preview(study: Path, device: str) -> None:
             console.print(safe(line), markup=False, highlight=False, soft_wrap=True)
 
 
+class _Stopped(BaseException):
+    """Ctrl-C outside of a computation, where nothing needs to be put away first."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
 def main() -> None:
-    """The entry of the console script: run the command, turn every known failure into one sentence and an exit code."""
+    """The entry of the console script: every known failure becomes one sentence and an exit code."""
     _DEBUG.clear()
-    code = _guarded(lambda: app(standalone_mode=False))
-    sys.exit(code)
-
-
-def _guarded(command: Callable[[], object]) -> int:
-    import click
-
+    signal.signal(signal.SIGINT, _stop)
     try:
         check_packages()
-        result = command()
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
+        app()
+    except _Stopped:
         print("Interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
-        return 1
+        sys.exit(130)
     except Exception as error:
-        return _failed(error)
+        sys.exit(_failed(error))
 
 
 def _failed(error: Exception) -> int:

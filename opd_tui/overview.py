@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.scores import Scores
+from compute.scores import Scores, score
 from compute.statistics import Interval
 from compute.summary import summarise
 from opd_tui.facts import Mean, Score
+from store.node_tables import take_nodes
 from store.tables import Nodes, Paths
 
 NOTHING = Score(nan, nan, 0)
 NO_MEAN = Mean(nan, nan, nan, nan, nan)
 
 Array = NDArray[np.floating[Any]]
+
+#: Nodes that are scored together: each takes some 20 KB meanwhile.
+BLOCK = 1000
+_NO_ROWS = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,37 @@ def overview(nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[in
         *by_rollout,
         means,
     )
+
+
+def score_study(nodes: Nodes, n_sig: float) -> Scores:
+    """Alignment and gain of many questions, a block of them at a time: scoring takes much more memory than its result.
+
+    The other fields are those of no node, so that whoever looks for them finds nothing.
+    """
+    alignments, gains = [], []
+    for block in _blocks(nodes):
+        scores = score(block, n_sig=n_sig, support="sliced")
+        alignments.append(scores.alignment_MON)
+        gains.append(scores.gain_MON)
+    empty = score(take_nodes(nodes, _NO_ROWS, _NO_ROWS), n_sig=n_sig, support="sliced")
+    if not alignments:
+        return empty
+    return replace(empty, alignment_MON=np.concatenate(alignments, axis=2), gain_MON=np.concatenate(gains, axis=2))
+
+
+def _blocks(nodes: Nodes) -> Iterator[Nodes]:
+    """Whole questions with about `BLOCK` nodes together. The nodes of a question follow each other.
+
+    Completions that were launched at the root and followed a path to its end are left out: they are in no stratum.
+    """
+    question_N = nodes.question_N
+    node_G = np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
+    starts = np.flatnonzero(np.diff(question_N, prepend=-1))
+    first = 0
+    for stop in (*starts[1:].tolist(), len(nodes)):
+        if stop - first >= BLOCK or stop == len(nodes):
+            yield take_nodes(nodes, np.arange(first, stop), np.flatnonzero((node_G >= first) & (node_G < stop)))
+            first = stop
 
 
 def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, int], Mean]:

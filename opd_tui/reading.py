@@ -11,7 +11,7 @@ from typing import TypeVar
 import store
 from compute.scores import Scores, score
 from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
-from opd_tui.overview import Overview, no_overview, overview, study_means
+from opd_tui.overview import Overview, no_overview, overview, score_study, study_means
 from opd_tui.pages import RolloutPage
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
@@ -23,8 +23,8 @@ Value = TypeVar("Value")
 
 #: Rollouts and questions kept at hand, so that going back is immediate.
 KEPT_PAGES = 8
-#: A study with more nodes is not scored as a whole: they take some 10 KB each while that goes on.
-MOST_NODES = 50_000
+#: A study with more nodes is not scored as a whole: their table alone takes some 6 KB each.
+MOST_NODES = 60_000
 #: Paragraphs of the prompt that stand above the tokens.
 SHOWN_PARAGRAPHS = 6
 
@@ -74,7 +74,7 @@ class Library:
         if n_nodes > MOST_NODES:
             return no_overview(n_nodes)
         nodes, paths = self._store.study_nodes()
-        scores = score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
+        scores = score_study(nodes, self._store.attributes.n_sig)
         return overview(nodes, paths, scores, study_means(nodes, paths, scores))
 
     # pages

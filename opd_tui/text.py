@@ -191,6 +191,18 @@ def fit(text: Safe, width: int) -> Safe:
     return Safe(text + " " * (width - taken))
 
 
+def fit_tail(text: Safe, width: int) -> Safe:
+    """As `fit`, but what is cut off is the beginning: names of questions differ at their end."""
+    if cells(text) <= width:
+        return fit(text, width)
+    tail = text
+    while tail and cells(tail) > width - 1:
+        tail = Safe(tail[1:])
+    while tail and not get_character_cell_size(tail[0]):
+        tail = Safe(tail[1:])
+    return fit(Safe(ELLIPSIS + tail), width)
+
+
 def paragraphs(data: bytes | str) -> tuple[Safe, ...]:
     """`data` as safe text, in two where it has a line end."""
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data

@@ -37,7 +37,7 @@ def small_study(folder: Path, *, limit: int = 4, n_min: int = 24, extra: str = "
     for key in ("student", "teacher"):
         text = text.replace(f'model = "{key}"', f'model = "{CHAIN_SUMS / key}"')
     text = text.replace('questions = "questions.jsonl"', f'questions = "{CHAIN_SUMS / "questions.jsonl"}"')
-    text = text.replace("limit = 24", f"limit = {limit}").replace("n_min = 60", f"n_min = {n_min}")
+    text = text.replace("limit = 24", f"limit = {limit}").replace("n_min = 50", f"n_min = {n_min}")
     path = folder / "study.toml"
     path.write_text(text + extra)
     return path

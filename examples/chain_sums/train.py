@@ -156,7 +156,7 @@ def draw_batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, mix: Styl
 
 
 def learning_rate_factor(step: int, total: int) -> float:
-    """Warm-up, a plateau, a linear end. Where the student is saved, it does not depend on the steps that follow."""
+    """Warm-up, a plateau, a linear end. A student saved on the plateau does not depend on how many steps follow."""
     return min((step + 1) / WARM_UP_STEPS, (total - step) / (DECAY_SHARE * total), 1.0)
 
 
@@ -197,6 +197,7 @@ def training_steps(
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Weights in bfloat16, configurations, tokenizer and chat template, in transformers' own format."""
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written for its owner alone
     tokenizer.save_pretrained(folder)
 
 
@@ -319,7 +320,7 @@ def train(
     out: Out = HERE,
     seed: int = 0,
     steps_student: Annotated[int, typer.Option(min=1, help="The step after which the student is saved.")] = 400,
-    steps_teacher: Annotated[int, typer.Option(min=1, help="The last step; the teacher is saved after it.")] = 1600,
+    steps_teacher: Annotated[int, typer.Option(min=1, help="The last step; the teacher is saved after it.")] = 900,
 ) -> None:
     """Train both models, write questions.jsonl, and print what the models measure."""
     if steps_student >= steps_teacher:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from opd_tui.palette import Palette
 from opd_tui.session import Session
-from opd_tui.text import Safe, safe
+from opd_tui.text import Safe, fit_tail, safe
 from opd_tui.widgets.lines import Lines, ink, span
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
@@ -93,7 +93,7 @@ class BrowseView(Screen[None]):
         self.keys.say(safe(sentence))
 
     def show_header(self) -> None:
-        """What is in the store, and how far it is."""
+        """What is in the store, how far it is, and which rollout is shown."""
         catalogue = self.session.catalogue
         if catalogue is None:
             return
@@ -109,6 +109,7 @@ class BrowseView(Screen[None]):
         ]
         right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         self.header.set(left, right)
+        _entitle(self.query_one("#middle"), self._page_title)
 
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
@@ -126,7 +127,7 @@ class BrowseView(Screen[None]):
         session, question = self.session, self.session.question
         if question is not None:
             self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
-            _entitle(self.rollouts, Safe(f"rollouts of {question.label}"))
+            _entitle(self.rollouts, Safe(f"rollouts of {fit_tail(question.label, 10).strip()}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
         """Another page: everything but the list of questions. `note`: why there is none."""
@@ -134,7 +135,6 @@ class BrowseView(Screen[None]):
         asked = page.question if page else ()
         self.node.expect(session.n_objectives, page.most_children if page else 0, page.n_candidates if page else 0)
         self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note or self._why_nothing)
-        _entitle(self.query_one("#middle"), self._page_title)
         self.show_rollouts()
         self.show_header()
         self.show_colours()
@@ -159,8 +159,10 @@ class BrowseView(Screen[None]):
         rollout = next((one for one in question.rollouts if page is not None and one.index == page.index), None)
         if rollout is None:
             return question.label
-        outcome = f"{'✓ correct' if rollout.correct else '✗ incorrect'}{', cut off' if rollout.truncated else ''}"
-        return Safe(f"{question.label} rollout {rollout.index} {outcome}")
+        cut_off = ", cut off" if rollout.truncated else ""
+        if self.is_narrow:
+            return Safe(f"{fit_tail(question.label, 20).strip()}/{rollout.index} {'✓' if rollout.correct else '✗'}{cut_off}")
+        return Safe(f"{question.label} rollout {rollout.index} {'✓ correct' if rollout.correct else '✗ incorrect'}{cut_off}")
 
     def show_colours(self) -> None:
         """Another metric, teacher or objective."""

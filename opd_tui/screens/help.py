@@ -10,7 +10,7 @@ from opd_tui.screens.reader import SheetScreen
 from opd_tui.text import fold, paragraphs
 from opd_tui.widgets.lines import Spans, ink, ljust, span
 
-#: Keys as people write them, and what they do, in groups. The README's table is made from it.
+#: Keys as people write them, and what they do, in groups.
 KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("move", (
         ("← → ↑ ↓   h l k j", "by token and by line; in a list by row"),

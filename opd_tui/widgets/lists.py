@@ -35,7 +35,7 @@ class QuestionList(RowList):
     """All questions that are in the store."""
 
     def __init__(self, *, id: str | None = None) -> None:
-        columns = (Column("id", side="left"), Column("pass", 5), Column("align", 5), Column("worst", 5))
+        columns = (Column("id", side="left", keep="tail"), Column("pass", 5), Column("align", 5), Column("worst", 5))
         super().__init__(columns, "no question is finished yet", id=id)
         self.questions: Sequence[QuestionFacts] = ()
         self._places: dict[str, int] = {}

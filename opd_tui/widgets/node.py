@@ -39,7 +39,7 @@ class NodePane(Panel, can_focus=True):
         self._node: NodeFacts | None = None
         self._teacher = Safe("")
         self._objective = 0
-        self._child = 0
+        self._child = self._top_child = 0
         self._most = (0, 0, 0)
 
     def expect(self, n_objectives: int, n_children: int, n_candidates: int) -> None:
@@ -53,6 +53,8 @@ class NodePane(Panel, can_focus=True):
         """Show this token, and the node before it if there is one."""
         if node is None or self._node is None or node.row != self._node.row:
             self._child = 0
+        if self.scroll_offset.y and (token is None or self._token is None or token.position != self._token.position):
+            self.scroll_to(y=0, animate=False)
         self._token, self._node, self._teacher, self._objective = token, node, teacher, objective
         self._draw()
 
@@ -67,6 +69,7 @@ class NodePane(Panel, can_focus=True):
             self.show(lines.between(self._token))
         else:
             self.show(lines.node(self._node, self._token, self._objective, self._child if self.has_focus else None))
+            self._top_child = lines.first_child
 
     def on_resize(self) -> None:
         """Draw at the new width."""
@@ -92,6 +95,7 @@ class NodePane(Panel, can_focus=True):
             return
         self._child = min(max(self._child + by, 0), len(self._node.children) - 1)
         self._draw()
+        self.reveal(self._top_child + self._child)
 
     def action_read(self) -> None:
         """Read the completions of the current child."""

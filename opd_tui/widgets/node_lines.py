@@ -36,6 +36,7 @@ class NodeLines:
         self.strong = ink(colours.text, bold=True)
         self.dim = ink(colours.dim)
         self.accent = ink(colours.accent, bold=True)
+        self.first_child = 0  #: line of the first child, once a node was drawn
 
     @property
     def broad(self) -> bool:
@@ -96,6 +97,7 @@ class NodeLines:
         return lines
 
     def _top_heading(self, title: str, width: int) -> list[Segment]:
+        title = title if len(title) <= width - 10 else title.split("'", maxsplit=1)[0]
         return [ljust(title, width - 10, self.dim), rjust("P", 5, self.dim), rjust("T", 5, self.dim)]
 
     def _candidate(self, candidates: Sequence[Candidate], place: int, width: int) -> list[Segment]:
@@ -120,10 +122,12 @@ class NodeLines:
             lines.append([span(" nominated by another teacher", self.dim)])
         if self.broad:
             lines.append(self._objectives_in_line(facts.objectives, objective))
+            self.first_child = len(lines) + 1
             return [*lines, *self._children_broad(facts, objective, child)]
         divergence = [span(" log T/P ", self.dim), span(signed(token.teacher_logprob - token.logprob), self.text)]
         lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]], []]
         lines += self._objectives(facts.objectives, objective)
+        self.first_child = len(lines) + 2
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
 
     def _measured(self, facts: NodeFacts) -> list[Segment]:
@@ -216,15 +220,19 @@ class NodeLines:
                 continue
             fill = self.palette.ink.selected if place == current else None
             label = ink(self.palette.ink.text, fill, bold=child.taken)
-            lines.append([span(" ", label), ljust(child.label, room, label), *self._bars(child, limits, HALF, numbers=True)])
+            lines.append(
+                [span(" ", label), ljust(child.label, room, label), *self._bars(child, limits, HALF, fill, numbers=True)]
+            )
         return lines
 
-    def _bars(self, child: ChildFacts, limits: tuple[float, float], half: int, *, numbers: bool) -> list[Segment]:
+    def _bars(
+        self, child: ChildFacts, limits: tuple[float, float], half: int, fill: str | None, *, numbers: bool
+    ) -> list[Segment]:
         spans: list[Segment] = []
         for value, limit in zip((child.ideal, child.update), limits, strict=True):
             shown = value if child.kept else float("nan")
             number = f"{signed(value):>5}" if numbers else ""
-            spans.append(span(f"{diverging_bar(shown, limit, half)}{number} ", ink(self.palette.sign(shown))))
+            spans.append(span(f"{diverging_bar(shown, limit, half)}{number} ", ink(self.palette.sign(shown), fill)))
         return spans
 
     def _children_broad(self, facts: NodeFacts, objective: int, current: int | None) -> list[Spans]:
@@ -235,9 +243,9 @@ class NodeLines:
         lines: list[Spans] = [[*self._children_heading(room), *titles]]
         limits = _limits(facts.children)
         for place, child in enumerate(facts.children):
-            lines.append(
-                [*self._child(child, room, place == current), span("  "), *self._bars(child, limits, half, numbers=False)]
-            )
+            fill = self.palette.ink.selected if place == current else None
+            bars = self._bars(child, limits, half, fill, numbers=False)
+            lines.append([*self._child(child, room, place == current), span("  ", ink(fill=fill)), *bars])
         return lines
 
 

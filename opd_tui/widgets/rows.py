@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 
-from opd_tui.text import Safe
+from opd_tui.text import Safe, fit_tail
 from opd_tui.widgets.lines import Lines, Spans, ink, ljust, rjust, span
 
 
@@ -23,6 +23,7 @@ class Column:
     title: str
     width: int | None = None
     side: Literal["left", "right"] = "right"
+    keep: Literal["head", "tail"] = "head"  #: what is left of a text that does not fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class RowList(Lines, can_focus=True):
         for column, width, cell in zip(self.columns, self._widths(), self.cells(row), strict=True):
             place = ljust if column.side == "left" else rjust
             style = ink(cell.color or colours.text, fill, bold=cell.bold or (current and column is self.columns[0]))
-            spans += [place(Safe(cell.text), width, style), span(" ", ink(fill=fill))]
+            text = fit_tail(Safe(cell.text), width) if column.keep == "tail" else Safe(cell.text)
+            spans += [place(text, width, style), span(" ", ink(fill=fill))]
         return spans
 
     def _heading(self) -> list[Segment]:

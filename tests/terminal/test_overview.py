@@ -1,0 +1,50 @@
+"""What the lists say of the whole study is what scoring all of it at once says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import store
+from compute.scores import score
+from compute.summary import summarise
+from opd_tui import overview as subject
+from opd_tui.facts import Score
+from opd_tui.reading import Library
+
+
+@pytest.mark.parametrize("block", [1, 25, 10_000])
+def test_scoring_in_blocks_changes_nothing(calm_store: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(subject, "BLOCK", block)
+    nodes, _ = store.open(calm_store).study_nodes()
+    whole, parts = score(nodes, n_sig=20), subject.score_study(nodes, 20)
+    np.testing.assert_allclose(parts.alignment_MON, whole.alignment_MON, rtol=1e-9)
+    np.testing.assert_allclose(parts.gain_MON, whole.gain_MON, rtol=1e-9)
+
+
+def test_questions_rollouts_and_teachers_have_their_means(calm_store: Path) -> None:
+    opened = store.open(calm_store)
+    nodes, paths = opened.study_nodes()
+    scores = score(nodes, n_sig=opened.attributes.n_sig)
+    found = Library(str(calm_store)).overview()
+    number = int(paths.question_L[0])
+    along = scores.alignment_MON[1, 0, paths.node_P[paths.start_L1[0] : paths.start_L1[1]]]
+    rollout = found.rollout(number, int(paths.rollout_index_L[0]), 1, 0)
+    assert rollout.mean == pytest.approx(np.nanmean(along), rel=1e-5)
+    assert rollout.worst == pytest.approx(np.nanmin(along), rel=1e-5)
+    inside = scores.alignment_MON[1, 0, nodes.question_N == number]
+    assert found.question(number, 1, 0).mean == pytest.approx(np.nanmean(inside), rel=1e-5)
+    rows = summarise(nodes, paths, scores, null_teachers=nodes.teachers).rows
+    row = next(
+        row for row in rows if (row.teacher, row.objective, row.outcome) == (nodes.teachers[1], nodes.objectives[0], "all")
+    )
+    assert found.mean(1, 0).mean == pytest.approx(row.alignment.mean)
+
+
+def test_what_was_not_scored_has_no_numbers(calm_store: Path) -> None:
+    nothing = Library(str(calm_store)).overview().question(99, 0, 0)
+    assert isinstance(nothing, Score)
+    assert nothing.n_scored == 0
+    assert not np.isfinite(nothing.mean)
