@@ -128,6 +128,8 @@ def load(
     """
     torch, transformers = _libraries()
     folder = Path(location)
+    if not folder.is_dir() and (location.startswith((".", "/", "~")) or location.count("/") > 1):
+        raise StudyError(f"There is no model folder {location}.")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise StudyError(f"The model folder {folder} has no config.json, so it is no model in transformers' format.")
     if folder.is_dir() and not any(folder.glob("*.safetensors")):

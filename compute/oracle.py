@@ -60,7 +60,8 @@ class Oracle:
         Gives up a prefix after `max_prefixes` expansions; its `unexplored` says so.
         """
         # The longest first: a search that meets a prefix whose answer is known takes that, and goes no further there.
-        for _, group in itertools.groupby(sorted(set(prefixes), key=len, reverse=True), key=len):
+        asked = set(prefixes) - self._solved.keys()
+        for _, group in itertools.groupby(sorted(asked, key=len, reverse=True), key=len):
             searches = {prefix: _Search(prefix) for prefix in group}
             while wanted := [(one, taken) for one in searches.values() if (taken := one.take(tolerance, max_prefixes))]:
                 open_ones = {prefix for _, taken in wanted for _, prefix in taken if not self._known(prefix)}

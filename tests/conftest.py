@@ -31,15 +31,21 @@ def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subp
     )
 
 
-def small_study(folder: Path, *, limit: int = 4, n_min: int = 24, extra: str = "") -> Path:
+def small_study(folder: Path, *, limit: int = 4, n_min: int = 24, per_part: int = 32) -> Path:
     """The built-in study, cut down, as a file in `folder`."""
     text = (CHAIN_SUMS / "study.toml").read_text()
     for key in ("student", "teacher"):
         text = text.replace(f'model = "{key}"', f'model = "{CHAIN_SUMS / key}"')
     text = text.replace('questions = "questions.jsonl"', f'questions = "{CHAIN_SUMS / "questions.jsonl"}"')
-    text = text.replace("limit = 24", f"limit = {limit}").replace("n_min = 50", f"n_min = {n_min}")
+    for key, value in (
+        ("limit = 24", f"limit = {limit}"),
+        ("n_min = 80", f"n_min = {n_min}"),
+        ("questions = 32", f"questions = {per_part}"),
+    ):
+        assert key in text
+        text = text.replace(key, value)
     path = folder / "study.toml"
-    path.write_text(text + extra)
+    path.write_text(text)
     return path
 
 

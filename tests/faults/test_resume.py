@@ -12,9 +12,6 @@ import pytest
 
 from tests.conftest import OPD_TUI, run_opd, small_study
 
-#: Small parts, so that a kill can meet a publication too.
-PARTS = "\n[parts]\nquestions = 2\n"
-
 
 def exported(path: Path) -> str:
     done = run_opd("export", path, "-o", "-", "--format", "jsonl")
@@ -24,7 +21,9 @@ def exported(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    return small_study(tmp_path_factory.mktemp("resume"), limit=5, n_min=20, extra=PARTS)
+    return small_study(
+        tmp_path_factory.mktemp("resume"), limit=5, n_min=20, per_part=2
+    )  # small parts, so that a kill can meet a publication too
 
 
 @pytest.fixture(scope="module")
