@@ -18,6 +18,7 @@ import typer
 from opd_tui.guard import ForeignModule, check_packages
 
 if TYPE_CHECKING:
+    from compute.progress import Reporter
     from compute.runner import Setup
 
 app = typer.Typer(
@@ -170,21 +171,26 @@ def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) 
     raise typer.Exit(browse(path, at=at, teacher=teacher, metric=metric))
 
 
-def _prepare(study: Path, device: str) -> Setup:
-    from compute.progress import Reporter
+def _prepare(study: Path, device: str, reporter: Reporter) -> Setup:
+    """Load a study with its models; everything that needs the extra [compute] begins here."""
+    from opd_tui.examples import extra_missing
+
+    if extra_missing():
+        raise _Failure("Computing needs the extra [compute]; install it: pip install 'opd-tui[compute]'.")
     from compute.runner import prepare
 
-    return prepare(study, Reporter(0), device=device)
+    reporter.say("Loading models ...")
+    return prepare(study, reporter, device=device)
 
 
 def _compute(study: Path, out: Path, device: str, limit: int) -> None:
     from compute.errors import Interrupted
     from compute.progress import Reporter
-    from compute.runner import prepare, run
 
     reporter = Reporter(0)
-    reporter.say("Loading models ...")
-    setup = prepare(study, reporter, device=device)
+    setup = _prepare(study, device, reporter)
+    from compute.runner import run
+
     try:
         outcome = run(setup, out, reporter, limit=limit)
     except Interrupted as error:
@@ -197,10 +203,12 @@ def _preview(study: Path, device: str) -> None:
     from rich.rule import Rule
     from rich.text import Text
 
-    from compute.runner import preview
+    from compute.progress import Reporter
     from opd_tui.text import safe
 
-    setup = _prepare(study, device)
+    setup = _prepare(study, device, Reporter(0))
+    from compute.runner import preview
+
     console = Console()
     for who, prompt in preview(setup, setup.questions[0]):
         console.print(Rule(Text(safe(who)), align="left"))
