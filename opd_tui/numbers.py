@@ -49,6 +49,16 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def effective(n: float) -> str:
+    """An effective count in at most four cells: `40`, `1.2k`, `12k`, `>1M`; `∞` where the outcome is exact."""
+    if not isfinite(n):
+        return "∞" if n > 0 else ""
+    if n < 999.5:
+        return f"{n:.0f}"
+    thousands = n / 1000.0
+    return f"{thousands:.1f}k" if thousands < 9.95 else f"{thousands:.0f}k" if thousands < 999.5 else ">1M"
+
+
 def _short(size: float, digits: int) -> str:
     """`.41` and, in as many cells, `1.0`: a digit in front of the point costs one behind it."""
     text = f"{size:.{digits}f}"

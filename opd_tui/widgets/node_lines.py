@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 
 from opd_tui.bars import diverging_bar
-from opd_tui.numbers import interval, plain, prob, signed
+from opd_tui.numbers import effective, interval, plain, prob, signed
 from opd_tui.palette import Palette
 from opd_tui.text import Safe, cells
 from opd_tui.widgets.lines import Spans, ink, ljust, rjust, span
@@ -204,7 +204,7 @@ class NodeLines:
             rjust(prob(child.p_teacher), 5, plain_ink),
             rjust(prob(child.p_succ), 5, ink(colours.text if child.kept else colours.dim, fill, bold=child.kept)),
             rjust(interval(child.low, child.high), 10, ink(colours.dim, fill)),
-            rjust(_count(child.n), 5, plain_ink),
+            rjust(effective(child.n), 5, plain_ink),
         ]
 
     def _gradients(self, facts: NodeFacts, objective: int, current: int | None) -> list[Spans]:
@@ -261,10 +261,6 @@ def _limits(children: Sequence[ChildFacts]) -> tuple[float, float]:
     kept = [child for child in children if child.kept]
     ideal = max((abs(child.ideal) for child in kept if isfinite(child.ideal)), default=0.0)
     return ideal, max((abs(child.update) for child in kept if isfinite(child.update)), default=0.0)
-
-
-def _count(n: float) -> str:
-    return f"{n:.0f}" if isfinite(n) else "∞" if n > 0 else ""
 
 
 def prob_se(value: float) -> str:

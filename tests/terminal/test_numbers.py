@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opd_tui.bars import bins, diverging_bar, level
 from opd_tui.colouring import Colouring
 from opd_tui.metrics import METRICS, metric
-from opd_tui.numbers import NONE, interval, plain, prob, signed
+from opd_tui.numbers import NONE, effective, interval, plain, prob, signed
 from opd_tui.palette import NEUTRAL, STEPS, Depth, Palette, Scale, contrast, depth_of, letters_on, mark, marks
 from opd_tui.place import Place, parse_place
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
@@ -139,3 +139,11 @@ def test_walks() -> None:
     assert next_ranked([4, 2, 1], 1, 1) is None
     assert next_ranked([], None, 1) is None
     assert sign_flips(colouring) == [2, 6]
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(40, "40"), (999.6, "1.0k"), (4512, "4.5k"), (9951, "10k"), (451_234, "451k"), (2e6, ">1M"), (inf, "∞"), (nan, "")],
+)
+def test_an_effective_count_takes_four_cells(n, text):
+    assert effective(n) == text
