@@ -28,7 +28,7 @@ contracts: $(READY)
 	$(BIN)/lint-imports --no-show-analysis 2>/dev/null || $(BIN)/lint-imports
 
 tests: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
