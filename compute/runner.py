@@ -112,6 +112,7 @@ def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0) -> Outco
     student = setup.bench.student
     writer.create(out, setup.attributes, student.tokens.token_bytes, student.tokens.special_ids)
     with _lock(out):
+        writer.remove_leftovers(out)  # of runs that were killed while they published
         spool = Spool(_work_folder(out), setup.attributes.study_hash)
         done = writer.committed_question_ids(out)
         todo = [question for question in setup.questions if question.id not in done]

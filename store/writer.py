@@ -19,6 +19,7 @@ from store.errors import StoreError
 from store.parts import SHARED_AXES, Array, Arrays, PartArrays, check_bounds, check_group, concatenate, validate
 from store.schema import STUDENT, TEACHER, VOCAB
 from store.staging import (
+    failed_write,
     leftovers,
     rename_all,
     stage_beside,
@@ -53,8 +54,11 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
     where another study or anything else is at `path`, and where it cannot be written.
     """
     target = Path(path)
-    if _is_store_of(target, attributes.study_hash):
-        return
+    try:
+        if _is_store_of(target, attributes.study_hash):
+            return
+    except OSError as error:
+        raise failed_write(target, error) from error
     arrays = _vocab_arrays(token_bytes, special_ids)
     try:
         layout.check_root(attributes)
