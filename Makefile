@@ -25,7 +25,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 contracts: $(READY)
-	$(BIN)/lint-imports --no-show-analysis 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports
 
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from compute.study import Chat
-
-_DECODER_BYTES: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +210,18 @@ def _kinds(component: Any) -> set[str]:
 
 def _byte_level(piece: str) -> bytes:
     """Byte-level BPE writes each byte as one printable character."""
-    if not _DECODER_BYTES:
-        printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-        others = [byte for byte in range(256) if byte not in printable]
-        _DECODER_BYTES.update({chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)})
-    if all(character in _DECODER_BYTES for character in piece):
-        return bytes(_DECODER_BYTES[character] for character in piece)
+    byte_of = _byte_of_character()
+    if all(character in byte_of for character in piece):
+        return bytes(byte_of[character] for character in piece)
     return piece.encode("utf-8", "replace")
+
+
+@functools.cache
+def _byte_of_character() -> dict[str, int]:
+    """Printable Latin-1 stands for itself; the other bytes are numbered from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def _sentence_piece(piece: str) -> bytes:

@@ -222,7 +222,7 @@ def find_targets(bench: Bench, question: Question, trie: Trie, paths: Sequence[S
         gradient = np.array([scores.gradient_T for scores in path.teachers]).reshape(-1, length) + barred
         difference = np.array([scores.difference_T for scores in path.teachers]).reshape(-1, length) + barred
         for position, bits in enumerate(targeting.nominate(gradient, difference, bench.study.targeting)):
-            if bits or along[position] in nominated:
+            if bits:
                 nominated[along[position]] = nominated.get(along[position], 0) | int(bits)
     targets = []
     for node, bits in sorted(nominated.items(), key=lambda entry: (trie.nodes[entry[0]].depth, entry[0])):

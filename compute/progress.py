@@ -29,17 +29,17 @@ class Reporter:
     done: int = 0
     console: Console = field(default_factory=lambda: Console(stderr=True))
     _tokens: int = 0
-    _started: float = field(default_factory=time.monotonic)
+    _started: float | None = None  #: when the run began; loading models is no part of a rate
     _logged: float = 0.0
     _first: int = 0
     _doing: str = ""
     _progress: Progress | None = None
 
     def __enter__(self) -> Reporter:
-        self._first = self.done
+        self._first, self._started = self.done, time.monotonic()
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("[bold]{task.description}", markup=True),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TaskProgressColumn(),
@@ -53,7 +53,7 @@ class Reporter:
                 speed_estimate_period=3600.0,
             )
             self._progress.start()
-            self._progress.add_task("questions", total=self.total, completed=self.done, rate="")
+            self._progress.add_task(self._doing, total=self.total, completed=self.done, rate="")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -73,6 +73,8 @@ class Reporter:
 
     def tokens(self, n: int) -> None:
         """`n` more tokens were sampled."""
+        if self._started is None:
+            return
         self._tokens += n
         now = time.monotonic()
         if now - self._logged >= (0.2 if self._progress is not None else _LOG_EVERY_S):
@@ -85,10 +87,10 @@ class Reporter:
         self._show(time.monotonic())
 
     def _show(self, now: float) -> None:
-        elapsed = max(now - self._started, 1e-9)
+        elapsed = max(now - (self._started or now), 1e-9)
         rate = f"{self._tokens / elapsed:,.0f}"
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=self.done, rate=rate)
+            self._progress.update(self._progress.task_ids[0], description=self._doing, completed=self.done, rate=rate)
             return
         fresh = self.done - self._first
         left = f", {(self.total - self.done) * elapsed / fresh:,.0f} s left" if fresh else ""

@@ -41,7 +41,6 @@ class Setup:
     """A study with everything it names: questions, models, and the hash of it all."""
 
     study: Study
-    text: str  #: the study file
     questions: tuple[Question, ...]
     bench: Bench
     attributes: RootAttributes
@@ -78,9 +77,8 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
         "weights": [models.weights_digest(student.name), *(models.weights_digest(one.model.name) for one in teachers)],
         "tokens": student.tokens.digest(),
     }
-    text = path.read_text(encoding="utf-8", errors="replace")
     attributes = RootAttributes(
-        study=text,
+        study=path.read_text(encoding="utf-8"),
         study_hash=fingerprint(study, contents),
         student=study.student.model,
         teachers=tuple(
@@ -100,7 +98,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
         top_k=study.keep.top_k,
         provenance=_provenance(study, contents, student),
     )
-    return Setup(study, text, questions, bench, attributes)
+    return Setup(study, questions, bench, attributes)
 
 
 def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0) -> Outcome:
@@ -169,18 +167,18 @@ def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter
     if ready is not None:
         return ready
     bench = setup.bench
-    reporter.phase(f"question {question.id}: rollouts")
+    reporter.phase(f"question {question.number + 1}: rollouts")  # by number: its name is data, and this goes to a terminal
     rollouts = spool.responses(question, "rollouts", partial(sample_rollouts, bench, question))
     contexts = {teacher.settings.context for teacher in bench.teachers}
     demonstrations: Sequence[tuple[int, ...]] = ()
     others: tuple[int, ...] | None = None
     if rollouts.correct.any():
         if "1c" in contexts:
-            reporter.phase(f"question {question.id}: demonstrations")
+            reporter.phase(f"question {question.number + 1}: demonstrations")
             demonstrations = spool.sequences(question, "demonstrations", partial(sample_demonstrations, bench, question))
         if "other" in contexts:
             others = _others(setup, question, spool)
-    reporter.phase(f"question {question.id}: teachers and completions")
+    reporter.phase(f"question {question.number + 1}: teachers and completions")
     findings = investigate(bench, question, rollouts, demonstrations, others, partial(spool.responses, question))
     record = to_record(setup.study, findings)
     spool.keep_record(question, record)

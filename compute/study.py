@@ -272,6 +272,10 @@ def _check_teachers(study: Study, path: Path) -> None:
             raise StudyError(f"{where}: a self teacher needs a `context`: answer, 1c or other.")
         if teacher.kind != "self" and teacher.context:
             raise StudyError(f"{where}: only a self teacher has a `context`.")
+        if teacher.kind != "temperature" and teacher.temperature != 1.0:
+            raise StudyError(f"{where}: only a temperature teacher has a `temperature`; this one would ignore it.")
+        if teacher.context_template and not teacher.context:
+            raise StudyError(f"{where}: `context_template` words a `context`, and this teacher has none.")
         if teacher.kind == "temperature" and teacher.temperature == 1.0:
             raise StudyError(f"{where}: at `temperature` 1 the teacher is the student, and every score is undefined.")
         slot = "{answer}" if teacher.context == "answer" else "{demonstration}"

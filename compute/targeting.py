@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.engine import Launch
+from compute.estimators import NEGLIGIBLE
 from compute.sampling import key, uniforms
 from compute.study import Targeting
 from compute.tree import Chain, Trie
 from store.schema import REST_TOKEN, ChildKind, ForcedKind
 
-#: Mass below which a stratum needs no completions: it cannot move a value by more than this.
-TINY_MASS = 1e-6
+#: Mass below which a stratum gets no completions. Below what an estimate may lack (`NEGLIGIBLE`), so that the float32 of
+#: the store cannot round a stratum without completions to one that is missed.
+TINY_MASS = NEGLIGIBLE / 2
 #: Bit of `child_nominated_by` for the student itself.
 STUDENT_BIT = 31
 

@@ -125,7 +125,7 @@ def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, i
 def no_overview(n_nodes: int) -> Overview:
     """In place of a study that is too large to be scored while somebody waits."""
     nothing = np.empty((0, 0, 0))
-    return Overview({}, {}, *(nothing,) * 6, {}, note=f"{n_nodes:,} nodes are too many to score here: opd-tui report does")
+    return Overview({}, {}, *(nothing,) * 6, {}, note=f"{n_nodes:,} nodes are too many to score here")
 
 
 def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Array]:

@@ -11,23 +11,16 @@ from rich.text import Text
 import store
 from compute.scores import score
 from compute.statistics import Interval
-from compute.summary import Summary, SummaryRow, summarise
+from compute.summary import SummaryRow, summarise
 from opd_tui.text import safe
-
-
-def summary_of(path: str) -> Summary:
-    """The summary of the store at `path`, over all of its questions."""
-    opened = store.open(path)
-    nodes, paths = opened.study_nodes()
-    nulls = [teacher.id for teacher in opened.teachers if teacher.null]
-    return summarise(nodes, paths, score(nodes, n_sig=opened.attributes.n_sig), null_teachers=nulls)
 
 
 def print_summary(path: str) -> None:
     """Print one table per objective to standard output."""
-    summary = summary_of(path)
     opened = store.open(path)
+    nodes, paths = opened.study_nodes()
     nulls = {teacher.id for teacher in opened.teachers if teacher.null}
+    summary = summarise(nodes, paths, score(nodes, n_sig=opened.attributes.n_sig), null_teachers=nulls)
     console = Console()
     for objective in dict.fromkeys(row.objective for row in summary.rows):
         rows = [row for row in summary.rows if row.objective == objective]

@@ -144,7 +144,7 @@ class ArrayReader:
         file = self._root / piece.key / file_name
         what = "is damaged" if file.exists() else "is missing"
         reason = " ".join(str(error).split())[:160]
-        return StoreError(f"{file} {what}; `opd-tui doctor` says what else is ({reason})")
+        return StoreError(f"{file} {what}; copy the store again, or compute it anew ({reason})")
 
 
 def _bytes_of(piece: Slice) -> int:

@@ -84,7 +84,7 @@ class Lines(ScrollView):
 
     def spans(self, y: int) -> Spans:
         """Line `y` of the content, counted from its first one."""
-        raise NotImplementedError
+        raise NotImplementedError  # every widget draws its own; Textual's metaclass leaves no room for an abstract class
 
     def render_line(self, y: int) -> Strip:
         """What Textual asks for: line `y` of the window."""

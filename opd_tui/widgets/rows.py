@@ -81,7 +81,7 @@ class RowList(Lines, can_focus=True):
 
     def cells(self, row: int) -> Sequence[Cell]:
         """What stands in `row`, one cell a column."""
-        raise NotImplementedError
+        raise NotImplementedError  # every list fills its own, as in `Lines.spans`
 
     def set_count(self, n: int, cursor: int) -> None:
         """There are `n` rows now, the cursor on `cursor`."""
