@@ -140,7 +140,12 @@ def info(path: StorePath, json: Annotated[bool, typer.Option("--json", help="As 
 def export(
     path: StorePath,
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output.")],
-    format: Annotated[Literal["jsonl", "csv"], typer.Option("--format", help="One token under one teacher a row.")] = "jsonl",
+    format: Annotated[
+        Literal["jsonl", "csv"],
+        typer.Option(
+            "--format", help="One token under one teacher a row. csv: text that begins like a formula gets a ' in front."
+        ),
+    ] = "jsonl",
     question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
     rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
     teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher (repeatable).")] = None,
@@ -250,7 +255,8 @@ def _failed(error: Exception) -> int:
     if _DEBUG and _DEBUG[0]:
         import traceback
 
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(safe(line), file=sys.stderr)
     if isinstance(error, Interrupted):
         print(safe(str(error)), file=sys.stderr)
         return 130

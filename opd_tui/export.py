@@ -1,6 +1,6 @@
 """Slices of a store as rows for people's own tools: one token under one teacher a row.
 
-The command `opd-tui export` and the explorer call `write`; `rows` is the same for Python.
+`write` is the command `opd-tui export`; `rows` is the same for Python.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 import store
 from compute.scores import Scores, score
+from opd_tui.text import safe
 from store.errors import StoreError
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
@@ -56,12 +57,16 @@ def parse_range(text: str) -> tuple[int, int] | None:
 def rows(opened: Store, selection: Selection) -> Iterator[Row]:
     """The rows of a selection, by question, rollout, position and teacher. Raises `StoreError` for unknown names."""
     teachers = selection.teachers or tuple(teacher.id for teacher in opened.teachers)
-    everything = opened.questions()
     for name in selection.questions:
         opened.question(name)  # an unknown name is an error, not an empty slice
-    for question in everything:
-        if selection.questions and question.id not in selection.questions:
-            continue
+    chosen = [one for one in opened.questions() if not selection.questions or one.id in selection.questions]
+    there = {line.index for question in chosen for line in question.rollouts}
+    unknown = [index for index in selection.rollouts if index not in there]
+    if unknown:
+        raise StoreError(
+            f"No chosen question has a rollout {unknown[0]}; there is {', '.join(map(str, sorted(there))) or 'none'}."
+        )
+    for question in chosen:
         nodes = opened.nodes(question.id, teachers)
         scores = score(nodes, n_sig=opened.attributes.n_sig)
         for line in question.rollouts:
@@ -78,12 +83,12 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
     opened = store.open(path)
     found = rows(opened, selection)
     if out == "-":
-        return _write(found, format, opened, sys.stdout)
+        return _write(found, format, opened, sys.stdout, _on_screen if sys.stdout.isatty() else str)
     target = Path(out)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            n = _write(found, format, opened, file)
+            n = _write(found, format, opened, file, str)
         unfinished.replace(target)
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
@@ -93,16 +98,33 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
     return n
 
 
-def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str]) -> int:
+def _on_screen(line: str) -> str:
+    """A line that a terminal can show: JSON escapes the lower controls, nothing escapes the upper ones."""
+    return safe(line.rstrip("\r\n")) + "\n"
+
+
+class _Lines:
+    """A file for csv's writer, which calls `write` once a row."""
+
+    def __init__(self, file: IO[str], shown: Callable[[str], str]) -> None:
+        self._file = file
+        self._shown = shown
+
+    def write(self, line: str) -> None:
+        self._file.write(self._shown(line))
+
+
+def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str], shown: Callable[[str], str]) -> int:
+    """Write the rows; `shown` is what becomes of each line."""
     n = 0
     if format == "jsonl":
         for n, row in enumerate(found, 1):  # noqa: B007  # the count outlives the loop
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(shown(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"))
         return n
     columns = _columns(opened)
-    table = csv.DictWriter(file, columns, restval="", extrasaction="raise")
+    table = csv.DictWriter(_Lines(file, shown), columns, restval="", extrasaction="raise")
     table.writeheader()
-    for n, row in enumerate(found, 1):  # noqa: B007
+    for n, row in enumerate(found, 1):  # noqa: B007  # as above
         table.writerow({name: _cell(value) for name, value in _flat(row).items()})
     return n
 

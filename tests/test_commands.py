@@ -194,6 +194,7 @@ def test_export_slices(computed):
 def test_wrong_slices_are_refused(computed, tmp_path):
     fails(run_opd("export", computed, "-o", "-", "--question", "nobody"), "nobody")
     fails(run_opd("export", computed, "-o", "-", "--teacher", "nobody"), "nobody")
+    fails(run_opd("export", computed, "-o", "-", "--rollout", "999"), "rollout 999")
     fails(run_opd("export", computed, "-o", "-", "--tokens", "3"), "no range", code=2)
     fails(run_opd("export", computed, "-o", tmp_path / "no" / "x.jsonl"), "cannot be written")
     fails(run_opd("info", tmp_path), str(tmp_path))

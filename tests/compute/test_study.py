@@ -65,6 +65,8 @@ def test_every_key_of_the_template_can_be_uncommented():
         (GOOD + '[[teacher]]\nid = "u"\nkind = "self"\n', ["teacher[1]", "needs a `context`"]),
         (GOOD + '[[teacher]]\nid = "../u"\nkind = "self"\ncontext = "1c"\n', ["teacher[1].id"]),
         (GOOD + '[[teacher]]\nid = "u"\nkind = "temperature"\n', ["every score is undefined"]),
+        (GOOD + '[[teacher]]\nid = "u"\nkind = "self"\ncontext = "1c"\ntemperature = 0.7\n', ["would ignore it"]),
+        (GOOD + 'context_template = "{answer}"\n', ["this teacher has none"]),
         (GOOD + '[[teacher]]\nid = "u"\nkind = "self"\ncontext = "1c"\ncontext_template = "x"\n', ["{demonstration}"]),
         (GOOD + '[chat]\ntemplate = "plain"\n[[teacher]]\nid = "u"\nkind = "self"\ncontext = "1c"\n', ["{context}"]),
         ("[study", ["not valid TOML"]),
