@@ -8,15 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LOG_EVERY_S = 10.0
 
@@ -40,13 +32,11 @@ class Reporter:
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                BarColumn(bar_width=12),  # everything fits 80 columns
                 MofNCompleteColumn(),
-                TaskProgressColumn(),
                 TextColumn("{task.fields[rate]} tokens/s"),
-                TimeElapsedColumn(),
+                TimeRemainingColumn(),
                 TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=True),
                 console=self.console,
                 transient=False,
                 # Estimates look back over the whole run: questions differ a lot in length.

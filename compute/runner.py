@@ -178,7 +178,7 @@ def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter
             demonstrations = spool.sequences(question, "demonstrations", partial(sample_demonstrations, bench, question))
         if "other" in contexts:
             others = _others(setup, question, spool)
-    reporter.phase(f"question {question.number + 1}: teachers and completions")
+    reporter.phase(f"question {question.number + 1}: completions")
     findings = investigate(bench, question, rollouts, demonstrations, others, partial(spool.responses, question))
     record = to_record(setup.study, findings)
     spool.keep_record(question, record)
