@@ -33,6 +33,7 @@ from store.schema import (
 )
 from store.tables import RootAttributes, TeacherInfo
 from store.writer import PartArrays, create, publish
+from tests.synthetic_models import ASSISTANT, END, HOSTILE, SPECIALS, USER, WORDS, Models, Token, extend, vocabulary
 
 TEACHERS = (
     TeacherInfo("ext-7b", "external", "", "synthetic-7b", False, "a larger model"),
@@ -43,62 +44,6 @@ OBJECTIVES = ("reverse_kl", "forward_kl")
 TOP_K = 8
 TAU = 0.02
 N_MIN = 24
-END, USER, ASSISTANT = 0, 1, 2
-SPECIALS = (b"<|end|>", b"<|user|>", b"<|assistant|>")
-WORDS = (
-    " the| sum| of| angles| is|180|,| so| x| +| 2|x| =| 30|.|\n|Wait| note| that| we| need| largest| smallest| side"
-    "| answer| then| three| both| add| from| total|6|4|7| and| there| are| apples| cost| if| each|?| let| us| check"
-)
-HOSTILE = (
-    b"[/b]", b"[red", b"\x1b[2J", b"\x1b]0;title\x07", b"\x80", b"\xe2\x80\xae", b"\xe2\x80\x8f", b"\xc2\x9b31m", b"\xc2\x85",
-    "漢字".encode(), "한".encode(), b"\xf0\x9f", b"\x98\x80", b"\xf0\x9f\x91\xa9\xe2\x80\x8d", b"\xf0\x9f\x92\xbb", b"\t", b"\r",
-    b"\x00", b"e\xcc\x81\xcc\x81\xcc\x81", b"\\", b"%s{}", b"\xef\xbf\xbd", b"\xff",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Token:
-    """Distributions at one prefix: the student's log-probabilities, and each teacher's."""
-
-    student_V: np.ndarray
-    teacher_MV: np.ndarray
-
-
-class Models:
-    """A prefix, named by a running hash, determines all distributions."""
-
-    def __init__(self, token_bytes: Sequence[bytes], seed: int, shortest: int) -> None:
-        self.vocab_size = len(token_bytes)
-        self.seed = seed
-        self.shortest = shortest
-        self.prior_V = np.full(self.vocab_size, -7.0)
-        self.prior_V[len(SPECIALS) : self.vocab_size - 256] = 0.0
-        self.prior_V[: len(SPECIALS)] = -12.0
-
-    def at(self, prefix: int, position: int) -> Token:
-        """Distributions after the prefix with this hash, `position` tokens into the response."""
-        rng = np.random.default_rng((self.seed, prefix))
-        noise = rng.normal(size=(3, self.vocab_size))
-        logits = self.prior_V + 3.5 * noise[0]
-        logits[END] = -9.0 + 1.5 * max(0, position - self.shortest)
-        student = _log_softmax(logits)
-        teachers = [1.1 * student + 0.9 * noise[1], student + 0.6 * noise[2], student / 1.3]
-        return Token(student, np.stack([_log_softmax(teacher) for teacher in teachers]))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def _extend(prefix: int, token: int) -> int:
-    return (prefix * 6364136223846793005 + token * 2 + 1442695040888963407) % (1 << 64)
-
-
-def vocabulary(hostile: bool = False) -> list[bytes]:
-    """Specials, some words, the hostile pieces if asked for, and all single bytes."""
-    words = [word.encode() for word in WORDS.split("|")]
-    return [*SPECIALS, *words, *(HOSTILE if hostile else ()), *(bytes([byte]) for byte in range(256))]
 
 
 def root_attributes(n_questions: int, seed: int = 0, hostile: bool = False) -> RootAttributes:
@@ -144,7 +89,7 @@ def _sample_rollout(
     """Tokens from the student; `start` gives the first third, `script` tokens that are put in from position 2."""
     tokens: list[int] = start.tokens[: max(1, len(start.tokens) // 3)] if start else []
     prefixes, at = (start.prefixes[: len(tokens)], start.at[: len(tokens)]) if start else ([], [])
-    prefix = _extend(prefixes[-1], tokens[-1]) if tokens else root
+    prefix = extend(prefixes[-1], tokens[-1]) if tokens else root
     limit = int(rng.integers(lengths[0], lengths[1] + 1))
     while len(tokens) < limit:
         here = models.at(prefix, len(tokens))
@@ -157,7 +102,7 @@ def _sample_rollout(
         tokens.append(token)
         prefixes.append(prefix)
         at.append(here)
-        prefix = _extend(prefix, token)
+        prefix = extend(prefix, token)
         if token == END:
             break
     return tokens, prefixes, at

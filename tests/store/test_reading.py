@@ -20,7 +20,8 @@ from store.parts import pad_columns, unpack_texts
 from store.schema import REST_TOKEN, STUDENT, TEACHER, VOCAB, ChildKind, QuestionStatus
 from store.tables import Nodes
 from store.writer import PartArrays, concatenate, create, publish
-from tests.synthetic import HOSTILE, OBJECTIVES, SPECIALS, TEACHERS, root_attributes, vocabulary, write_store
+from tests.synthetic import OBJECTIVES, TEACHERS, root_attributes, write_store
+from tests.synthetic_models import HOSTILE, SPECIALS, vocabulary
 
 IDS = tuple(teacher.id for teacher in TEACHERS)
 
