@@ -26,6 +26,9 @@ SAME_RATE = 1e-9
 class Scores:
     """What is said of every node. NaN where it is no decision point, or where one of the two vectors is zero or unknown."""
 
+    teachers: tuple[str, ...]  #: the axis M
+    objectives: tuple[str, ...]  #: the axis O, as `compute.objectives.parse` spells them
+    support: Support
     estimates: Estimates
     ideal_NK: Array  #: g over the kept children, NaN elsewhere; lumped: the coordinate more is minus their sum
     success_rate_range_N: Array  #: SR: max - min of p_succ over the kept children; NaN where none is kept
@@ -76,6 +79,9 @@ def score(
     gain_MON = np.where(decision_point_N, gain(whole_NK, whole_MONK), np.nan)
     gain_se_MON = gain_se(student_NK, update_MONK, estimates.variance_NK, support)
     return Scores(
+        teachers=nodes.teachers,
+        objectives=nodes.objectives,
+        support=support,
         estimates=estimates,
         ideal_NK=ideal_NK,
         success_rate_range_N=range_N,
