@@ -5,9 +5,11 @@ direction of descent, with respect to the student's logits, of one form:
 
     update_j = P_j (f_j - fbar),    fbar = sum_k P_k f_k                                         (method.md 2)
 
-and differs from the others in f alone. The functions below are in the order of that page's table.
+and differs from the others in f alone. The functions below are in the order of that page's table. Most know a token by
+r alone; what the others need besides is said by `Objective.needs`.
 
-An objective is spelled by its name and, where it has one, its parameter: ``reverse_kl``, ``jsd(0.5)``.
+An objective is spelled by its name and, where it has some, its parameters: ``reverse_kl``, ``jsd(0.5)``,
+``top_k_reverse_kl(16, renormalised)``.
 
 Log-probabilities are in nat; the last axis runs over the children of a node or over the whole vocabulary; NaN marks
 an absent child. Student and teacher broadcast: [N, K] against [M, N, K] gives [M, N, K].
@@ -17,14 +19,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+#: What an f may need beside the two log-probabilities, as arrays over the same children.
+Need = Literal["in_top_k", "later", "p_succ"]
+Given = Mapping[Need, ArrayLike]
 
 #: Log-probabilities below this are raised to it: exp(-700) is still a normal float64, and so is exp(700), hence
 #: P, r and P r = T stay finite and accurate where a softmax underflows to 0 or a token is masked with -inf.
@@ -51,22 +57,109 @@ def jsd(log_P: Array, log_T: Array, beta: float) -> Array:
     Exactly 0 is forward KL and exactly 1 reverse KL. Nearer to an end than JSD_END, f is divided by the distance
     to that end, so that it tends to r - 1 and to log r. The scale of f changes neither cosine nor gain.
     """
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"jsd(beta): beta must lie between 0 and 1, not {beta:g}.")
     if beta == 0.0:
         return forward_kl(log_P, log_T)
     if beta == 1.0:
         return reverse_kl(log_P, log_T)
+    scale = 1.0 / beta if beta < JSD_END else 1.0 / (1.0 - beta) if 1.0 - beta < JSD_END else 1.0
+    return np.asarray(scale * (1.0 - beta) * _log_mixed(log_T - log_P, beta), dtype=np.float64)
+
+
+def skewed_forward_kl(log_P: Array, log_T: Array, a: float) -> Array:
+    """KL(T‖m), m = aT + (1-a)P: f = (1-a) T/m. At a = 1 there is nothing left to learn."""
+    return np.asarray((1.0 - a) / (a + (1.0 - a) * np.exp(log_P - log_T)), dtype=np.float64)
+
+
+def skewed_reverse_kl(log_P: Array, log_T: Array, a: float) -> Array:
+    """KL(P‖m), m = (1-a)T + aP: f = log(m/P) + a P/m. At a = 1 there is nothing left to learn."""
     log_r = log_T - log_P
-    # M/P = 1 + beta (r - 1): log1p keeps its digits while M is near P, logaddexp does far from it.
-    excess = beta * np.expm1(log_r)
-    log_M_over_P = np.where(
+    return np.asarray(_log_mixed(log_r, 1.0 - a) + a / ((1.0 - a) * np.exp(log_r) + a), dtype=np.float64)
+
+
+def total_variation(log_P: Array, log_T: Array) -> Array:
+    """sum |T - P| / 2: f = sign(T - P) / 2."""
+    return np.sign(difference(log_T, log_P)) / 2.0
+
+
+def squared_error(log_P: Array, log_T: Array) -> Array:
+    """sum (T - P)^2 / 2, on probabilities: f = T - P."""
+    return difference(np.exp(log_T), np.exp(log_P))
+
+
+def chi2(log_P: Array, log_T: Array) -> Array:
+    """sum (T - P)^2 / P: f = r^2 - 1, held below exp(700)."""
+    return np.expm1(np.minimum(2.0 * (log_T - log_P), -LOG_FLOOR))
+
+
+def hellinger(log_P: Array, log_T: Array) -> Array:
+    """sum (sqrt T - sqrt P)^2 / 2: f = (sqrt r - 1) / 2."""
+    return np.expm1((log_T - log_P) / 2.0) / 2.0
+
+
+def top_k_reverse_kl(log_P: Array, log_T: Array, k: float, form: str, in_top_k: Bool) -> Array:
+    """Reverse KL over K, the student's k most likely tokens, in the three forms that trainers use.
+
+    whole: sum_K P log(P/T), not renormalised, f = -1[K] (1 + log(P/T)); renormalised: KL of both given K,
+    f = 1[K] (l_j - lbar_K) / P(K), l = log r; stop_gradient: the log-ratio as a reward, f = 1[K] log r.
+    """
+    log_r = log_T - log_P
+    if form == "whole":
+        f_k = log_r - 1.0
+    elif form == "stop_gradient":
+        f_k = log_r
+    else:
+        P = np.where(in_top_k, np.exp(log_P), 0.0)
+        f_k = difference(log_r, mean(P, log_r)[..., None]) / np.nansum(P, axis=-1, keepdims=True)
+    return np.where(in_top_k, f_k, 0.0 * log_r)
+
+
+def k3_reward(log_P: Array, log_T: Array) -> Array:
+    """Schulman's k3 as the reward of a policy gradient: f = log r - r, that is reverse minus forward KL."""
+    log_r = log_T - log_P
+    return np.asarray(log_r - np.exp(log_r), dtype=np.float64)
+
+
+def top_k_penalty(log_P: Array, log_T: Array) -> Array:
+    """A top-k KL subtracted from the advantage whatever token was sampled: f = 0, no signal in expectation."""
+    return 0.0 * (log_T - log_P)
+
+
+def minillm(log_P: Array, log_T: Array, later: Array) -> Array:
+    """Sequence-level reverse KL by reward-to-go: f = log r_j + F(u, j).
+
+    `later` is F: the expected sum of -KL(P‖T) at the positions after the child (method.md 3).
+    """
+    return log_T - log_P + later
+
+
+def dr_grpo(log_P: Array, log_T: Array, p_succ: Array) -> Array:
+    """Dr. GRPO in expectation, up to 1/std(R): f = p, the ideal gradient. The teacher takes no part."""
+    return p_succ + 0.0 * (log_T + log_P)
+
+
+def _log_mixed(log_r: Array, share: float) -> Array:
+    """log(1 + share (r - 1)): log1p keeps its digits while that is near 1, logaddexp does far from it."""
+    if share == 0.0:
+        return 0.0 * log_r
+    if share == 1.0:
+        return log_r
+    excess = share * np.expm1(log_r)
+    return np.where(
         np.abs(excess) < 0.5,
         np.log1p(np.clip(excess, -0.5, 0.5)),
-        np.logaddexp(np.log1p(-beta), np.log(beta) + log_r),
+        np.logaddexp(np.log1p(-share), np.log(share) + log_r),
     )
-    scale = 1.0 / beta if beta < JSD_END else 1.0 / (1.0 - beta) if 1.0 - beta < JSD_END else 1.0
-    return np.asarray(scale * (1.0 - beta) * log_M_over_P, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of an objective: a number between two bounds, or one of a few words."""
+
+    name: str
+    default: float | str
+    low: float = 0.0
+    high: float = 1.0
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +168,42 @@ class Objective:
 
     name: str
     loss: str  #: for people
-    f: Callable[..., Array]  #: f(log_P, log_T, one argument per parameter)
-    parameters: tuple[tuple[str, float], ...] = ()  #: names and defaults, in the order of the spelling
+    f: Callable[..., Array]  #: f(log_P, log_T, one argument per parameter, one keyword per need)
+    parameters: tuple[Parameter, ...] = ()  #: in the order of the spelling
+    needs: tuple[Need, ...] = ()
 
+
+_SKEW = (Parameter("a", 0.1),)
+_FORMS = ("renormalised", "whole", "stop_gradient")
 
 TABLE: tuple[Objective, ...] = (
     Objective("reverse_kl", "KL(P‖T)", reverse_kl),
     Objective("forward_kl", "KL(T‖P)", forward_kl),
-    Objective("jsd", "beta KL(T‖M) + (1-beta) KL(P‖M), M = beta T + (1-beta) P", jsd, (("beta", 0.5),)),
+    Objective("jsd", "beta KL(T‖M) + (1-beta) KL(P‖M), M = beta T + (1-beta) P", jsd, (Parameter("beta", 0.5),)),
+    Objective("skewed_forward_kl", "KL(T‖m), m = aT + (1-a)P", skewed_forward_kl, _SKEW),
+    Objective("skewed_reverse_kl", "KL(P‖m), m = (1-a)T + aP", skewed_reverse_kl, _SKEW),
+    Objective("total_variation", "sum |T - P| / 2", total_variation),
+    Objective("squared_error", "sum (T - P)^2 / 2", squared_error),
+    Objective("chi2", "sum (T - P)^2 / P", chi2),
+    Objective("hellinger", "sum (sqrt T - sqrt P)^2 / 2", hellinger),
+    Objective(
+        "top_k_reverse_kl",
+        "KL(P‖T) over the student's k most likely tokens",
+        top_k_reverse_kl,
+        (Parameter("k", 16, low=1, high=1e6), Parameter("form", "renormalised", words=_FORMS)),
+        ("in_top_k",),
+    ),
+    Objective(
+        "sampled_token",
+        "-(log T(y)/P(y) + constant) log P(y) of one sampled token y, in expectation",
+        lambda log_P, log_T, constant: reverse_kl(log_P, log_T) + constant,
+        (Parameter("constant", 0.0, low=-1e6, high=1e6),),
+    ),
+    Objective("k3_reward", "k3 as the reward: reverse minus forward KL", k3_reward),
+    Objective("k3_loss", "k3 as the loss: forward KL in disguise", forward_kl),
+    Objective("top_k_penalty", "a top-k KL subtracted whatever was sampled: no signal", top_k_penalty),
+    Objective("minillm", "sequence-level KL(P‖T) by reward-to-go", minillm, needs=("later",)),
+    Objective("dr_grpo", "the reward alone, in expectation", dr_grpo, needs=("p_succ",)),
 )
 NAMES: tuple[str, ...] = tuple(objective.name for objective in TABLE)
 _BY_NAME = {objective.name: objective for objective in TABLE}
@@ -94,73 +215,171 @@ class Spelling:
     """An objective with its parameters filled in. `str()` gives the one spelling under which it is stored."""
 
     name: str
-    parameters: tuple[tuple[str, float], ...]
+    parameters: tuple[tuple[str, float | str], ...]
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value:.12g}" for _, value in self.parameters)
+        values = ", ".join(value if isinstance(value, str) else f"{value:.12g}" for _, value in self.parameters)
         return f"{self.name}({values})" if values else self.name
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What its f needs beside the two log-probabilities."""
+        return _BY_NAME[self.name].needs
 
-def parse(spelling: str, **params: float) -> Spelling:
+    @property
+    def loss(self) -> str:
+        """Its loss, for people."""
+        return _BY_NAME[self.name].loss
+
+    def parameter(self, name: str) -> float | str:
+        """The value of a parameter that the objective has."""
+        return dict(self.parameters)[name]
+
+
+def parse(spelling: str | Spelling, **params: float | str) -> Spelling:
     """Read a spelling such as ``jsd(0.5)``, ``jsd(beta=0.5)`` or ``jsd``; `params` give parameters by name.
 
     Raises ValueError, in one sentence, for an unknown name, a parameter that the objective does not have, one that
-    is given twice, or one that is no number.
+    is given twice, or one that is not what it must be.
     """
+    if isinstance(spelling, Spelling):
+        return spelling
     match = _SPELLING.fullmatch(spelling)
     name = match.group(1) if match else spelling
     if match is None or name not in _BY_NAME:
         nearest = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.0)[0]
         raise ValueError(f"Unknown objective {spelling!r}; did you mean {nearest!r}? Allowed: {', '.join(NAMES)}.")
-    defaults = dict(_BY_NAME[name].parameters)
-    given: dict[str, float] = {}
-    for place, text in enumerate(part for part in (match.group(2) or "").split(",") if part.strip()):
+    allowed = {parameter.name: parameter for parameter in _BY_NAME[name].parameters}
+    given: dict[str, float | str] = {}
+    texts = [part for part in (match.group(2) or "").split(",") if part.strip()]
+    entries: list[tuple[str, float | str]] = []
+    for place, text in enumerate(texts):
         key, _, value = text.rpartition("=")
-        key = key.strip() or (list(defaults)[place] if place < len(defaults) else f"parameter {place + 1}")
-        _give(given, name, key, value.strip(), spelling)
-    for key, number in params.items():
-        _give(given, name, key, number, spelling)
-    return Spelling(name, tuple((key, given.get(key, default)) for key, default in defaults.items()))
+        key = key.strip() or (list(allowed)[place] if place < len(allowed) else f"parameter {place + 1}")
+        entries.append((key, value.strip()))
+    for key, value in (*entries, *params.items()):
+        if key not in allowed:
+            raise ValueError(
+                f"Objective {name!r} has no {key!r} (in {spelling!r}); it takes {', '.join(allowed) or 'no parameter'}."
+            )
+        if key in given:
+            raise ValueError(f"Objective {spelling!r}: {key!r} is given twice.")
+        given[key] = _value(allowed[key], value, spelling)
+    return Spelling(name, tuple((key, given.get(key, parameter.default)) for key, parameter in allowed.items()))
 
 
-def _give(given: dict[str, float], name: str, key: str, value: str | float, spelling: str) -> None:
-    """Enter one parameter, or say what is wrong with it."""
-    allowed = [parameter for parameter, _ in _BY_NAME[name].parameters]
-    if key not in allowed:
-        raise ValueError(f"Objective {name!r} has no {key!r} (in {spelling!r}); it takes {', '.join(allowed) or 'no parameter'}.")
-    if key in given:
-        raise ValueError(f"Objective {spelling!r}: {key!r} is given twice.")
+def _value(parameter: Parameter, value: float | str, spelling: str) -> float | str:
+    """A parameter's value as it must be, or a sentence that says what is wrong with it."""
+    if parameter.words:
+        if value not in parameter.words:
+            raise ValueError(f"Objective {spelling!r}: {parameter.name!r} must be {', '.join(parameter.words)}, not {value!r}.")
+        return value
     try:
-        given[key] = float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"Objective {spelling!r}: {key!r} must be a number, not {value!r}.") from None
+        raise ValueError(f"Objective {spelling!r}: {parameter.name!r} must be a number, not {value!r}.") from None
+    if not parameter.low <= number <= parameter.high:
+        bounds = f"between {parameter.low:g} and {parameter.high:g}"
+        raise ValueError(f"Objective {spelling!r}: {parameter.name!r} must lie {bounds}, not {number:g}.")
+    return number
 
 
-def f(name: str, student_logprob: ArrayLike, teacher_logprob: ArrayLike, **params: float) -> Array:
-    """f_j of the objective, finite wherever the log-probabilities are not NaN."""
-    log_P, log_T = _log(student_logprob), _log(teacher_logprob)
+def f(
+    name: str | Spelling,
+    student_logprob: ArrayLike,
+    teacher_logprob: ArrayLike,
+    *,
+    given: Given | None = None,
+    **params: float | str,
+) -> Array:
+    """f_j of the objective, finite wherever the log-probabilities are not NaN.
+
+    `given` has what the objective needs besides. Without it, the given children are taken for the whole vocabulary
+    where the student's top k is wanted. Raises ValueError where something else is lacking.
+    """
     spelling = parse(name, **params)
+    log_P, log_T = _log(student_logprob), _log(teacher_logprob)
+    given = dict(given or {})
+    if "in_top_k" in spelling.needs and "in_top_k" not in given:
+        given["in_top_k"] = in_top_k(log_P, int(spelling.parameter("k")))
+    if lacking := [need for need in spelling.needs if need not in given]:
+        raise ValueError(f"Objective {str(spelling)!r} needs {' and '.join(repr(need) for need in lacking)} for every child.")
+    arrays = {need: np.asarray(given[need]) for need in spelling.needs}
     with np.errstate(invalid="ignore"):  # absent children
-        return _BY_NAME[spelling.name].f(log_P, log_T, **dict(spelling.parameters))
+        return _BY_NAME[spelling.name].f(log_P, log_T, *(value for _, value in spelling.parameters), **arrays)
 
 
-def fbar(name: str, student_logprob: ArrayLike, teacher_logprob: ArrayLike, **params: float) -> Array:
+def in_top_k(student_logprob: ArrayLike, k: int) -> Bool:
+    """Which children are the student's k most likely of the last axis; of equal ones the first."""
+    log_P = np.asarray(student_logprob, dtype=np.float64)
+    order = np.argsort(np.where(np.isnan(log_P), np.inf, -log_P), axis=-1, kind="stable")
+    found = np.zeros(log_P.shape, dtype=bool)
+    np.put_along_axis(found, order[..., :k], True, axis=-1)
+    return found & ~np.isnan(log_P)
+
+
+def fbar(
+    name: str | Spelling,
+    student_logprob: ArrayLike,
+    teacher_logprob: ArrayLike,
+    *,
+    given: Given | None = None,
+    **params: float | str,
+) -> Array:
     """sum_k P_k f_k over the last axis, which should be the whole vocabulary. Drops the last axis."""
-    return mean(np.exp(_log(student_logprob)), f(name, student_logprob, teacher_logprob, **params))
+    return mean(np.exp(_log(student_logprob)), f(name, student_logprob, teacher_logprob, given=given, **params))
 
 
-def update(name: str, student_logprob: ArrayLike, teacher_logprob: ArrayLike, **params: float) -> Array:
+def update(
+    name: str | Spelling,
+    student_logprob: ArrayLike,
+    teacher_logprob: ArrayLike,
+    *,
+    given: Given | None = None,
+    **params: float | str,
+) -> Array:
     """The direction of descent P_j (f_j - fbar), with fbar over the given children. NaN where a child is absent."""
-    f_k = f(name, student_logprob, teacher_logprob, **params)
+    f_k = f(name, student_logprob, teacher_logprob, given=given, **params)
     P = np.exp(_log(student_logprob))
     return np.asarray(P * difference(f_k, mean(P, f_k)[..., None]), dtype=np.float64)
 
 
-def update_about(name: str, student_logprob: ArrayLike, teacher_logprob: ArrayLike, fbar: ArrayLike, **params: float) -> Array:
+def update_about(
+    name: str | Spelling,
+    student_logprob: ArrayLike,
+    teacher_logprob: ArrayLike,
+    fbar: ArrayLike,
+    *,
+    given: Given | None = None,
+    **params: float | str,
+) -> Array:
     """P_j (f_j - fbar) for children that are not the whole vocabulary, with the fbar of all of it."""
-    f_k = f(name, student_logprob, teacher_logprob, **params)
+    f_k = f(name, student_logprob, teacher_logprob, given=given, **params)
     P = np.exp(_log(student_logprob))
     return np.asarray(P * difference(f_k, np.asarray(fbar, dtype=np.float64)[..., None]), dtype=np.float64)
+
+
+def phi_divergence(
+    phi: Callable[[Array], Array], derivative: Callable[[Array], Array], student_logprob: ArrayLike, teacher_logprob: ArrayLike
+) -> Array:
+    """f_j = r phi'(r) - phi(r) of the loss sum_k P_k phi(r_k), for any phi (method.md 2)."""
+    r = forward_kl(_log(student_logprob), _log(teacher_logprob))
+    return np.asarray(r * derivative(r) - phi(r), dtype=np.float64)
+
+
+def sampled_token_update(
+    student_logprob: ArrayLike, teacher_logprob: ArrayLike, taken: ArrayLike, constant: float = 0.0
+) -> Array:
+    """The update of the token y that was sampled: w (onehot(y)_j - P_j), w = log T(y)/P(y) + constant (the paper: -1).
+
+    `taken` is True at y, which must be one of the children; its mean over y ~ P is the update of `reverse_kl`
+    whatever the constant. NaN where no child was taken, or a child is absent.
+    """
+    log_P, log_T = _log(student_logprob), _log(teacher_logprob)
+    onehot = np.broadcast_to(np.asarray(taken, dtype=bool), np.broadcast_shapes(log_P.shape, log_T.shape))
+    w = np.where(onehot, log_T - log_P, 0.0).sum(axis=-1, keepdims=True) + constant
+    w = np.where(onehot.sum(axis=-1, keepdims=True) == 1, w, np.nan)
+    return np.asarray(w * (onehot - np.exp(log_P)) + 0.0 * log_T, dtype=np.float64)
 
 
 def dr_grpo_sample(student_logprob: ArrayLike, n: ArrayLike, n_success: ArrayLike, group_mean: float) -> Array:
