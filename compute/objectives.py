@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 #: What an f may need beside the two log-probabilities, as arrays over the same children.
-Need = Literal["in_top_k", "later", "p_succ"]
+Need = Literal["in_top_k", "top_k_mass", "top_k_mean", "later", "p_succ"]
 Given = Mapping[Need, ArrayLike]
 
 #: Log-probabilities below this are raised to it: exp(-700) is still a normal float64, and so is exp(700), hence
@@ -96,11 +96,14 @@ def hellinger(log_P: Array, log_T: Array) -> Array:
     return np.expm1((log_T - log_P) / 2.0) / 2.0
 
 
-def top_k_reverse_kl(log_P: Array, log_T: Array, k: float, form: str, in_top_k: Bool) -> Array:
+def top_k_reverse_kl(
+    log_P: Array, log_T: Array, k: float, form: str, in_top_k: Bool, top_k_mass: Array, top_k_mean: Array
+) -> Array:
     """Reverse KL over K, the student's k most likely tokens, in the three forms that trainers use.
 
     whole: sum_K P log(P/T), not renormalised, f = -1[K] (1 + log(P/T)); renormalised: KL of both given K,
     f = 1[K] (l_j - lbar_K) / P(K), l = log r; stop_gradient: the log-ratio as a reward, f = 1[K] log r.
+    `top_k_mass` is P(K) and `top_k_mean` lbar_K, with a last axis of 1.
     """
     log_r = log_T - log_P
     if form == "whole":
@@ -108,8 +111,7 @@ def top_k_reverse_kl(log_P: Array, log_T: Array, k: float, form: str, in_top_k: 
     elif form == "stop_gradient":
         f_k = log_r
     else:
-        P = np.where(in_top_k, np.exp(log_P), 0.0)
-        f_k = difference(log_r, mean(P, log_r)[..., None]) / np.nansum(P, axis=-1, keepdims=True)
+        f_k = difference(log_r, top_k_mean) / top_k_mass
     return np.where(in_top_k, f_k, 0.0 * log_r)
 
 
@@ -191,7 +193,7 @@ TABLE: tuple[Objective, ...] = (
         "KL(P‖T) over the student's k most likely tokens",
         top_k_reverse_kl,
         (Parameter("k", 16, low=1, high=1e6), Parameter("form", "renormalised", words=_FORMS)),
-        ("in_top_k",),
+        ("in_top_k", "top_k_mass", "top_k_mean"),
     ),
     Objective(
         "sampled_token",
@@ -301,7 +303,7 @@ def f(
     log_P, log_T = _log(student_logprob), _log(teacher_logprob)
     given = dict(given or {})
     if "in_top_k" in spelling.needs and "in_top_k" not in given:
-        given["in_top_k"] = in_top_k(log_P, int(spelling.parameter("k")))
+        given |= top_k(log_P, log_T, int(spelling.parameter("k")))
     if lacking := [need for need in spelling.needs if need not in given]:
         raise ValueError(f"Objective {str(spelling)!r} needs {' and '.join(repr(need) for need in lacking)} for every child.")
     arrays = {need: np.asarray(given[need]) for need in spelling.needs}
@@ -309,13 +311,13 @@ def f(
         return _BY_NAME[spelling.name].f(log_P, log_T, *(value for _, value in spelling.parameters), **arrays)
 
 
-def in_top_k(student_logprob: ArrayLike, k: int) -> Bool:
-    """Which children are the student's k most likely of the last axis; of equal ones the first."""
-    log_P = np.asarray(student_logprob, dtype=np.float64)
+def top_k(log_P: Array, log_T: Array, k: int) -> Given:
+    """The student's k most likely children of the last axis (of equal ones the first), their mass, and their mean log r."""
     order = np.argsort(np.where(np.isnan(log_P), np.inf, -log_P), axis=-1, kind="stable")
     found = np.zeros(log_P.shape, dtype=bool)
     np.put_along_axis(found, order[..., :k], True, axis=-1)
-    return found & ~np.isnan(log_P)
+    P = np.where(found & ~np.isnan(log_P), np.exp(log_P), 0.0)
+    return {"in_top_k": found, "top_k_mass": P.sum(axis=-1, keepdims=True), "top_k_mean": mean(P, log_T - log_P)[..., None]}
 
 
 def fbar(
