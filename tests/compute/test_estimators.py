@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_nodes import Child, Group, end, make_nodes, on_path, rest, simulate, to_end, true_values
+from made_nodes import Child, Group, end, every_child, make_nodes, on_path, rest, simulate, to_end, true_values
 
 from compute.estimators import Estimator, estimate, passing_counts, stratum_counts
 from compute.statistics import beta_quantile
@@ -74,7 +74,7 @@ def test_the_back_up_by_hand() -> None:
 def test_estimates_are_unbiased_and_know_their_variance(tree: list[list[Child]], estimator: Estimator) -> None:
     """4,000 simulated studies: means within 4.5 standard errors, stated variances right to 6 % on average."""
     times = 4000
-    nodes = simulate(tree, n=12, n_initial=40, times=times, seed=0)
+    nodes = simulate(tree, every_child(tree, 12, n_initial=40), times=times, seed=0)
     e = estimate(nodes, n_sig=10, estimator=estimator)
     K = e.p_succ_NK.shape[1]
     p_RNK, variance_RNK = e.p_succ_NK.reshape(times, -1, K), e.variance_NK.reshape(times, -1, K)
@@ -93,7 +93,7 @@ def test_estimates_are_unbiased_and_know_their_variance(tree: list[list[Child]],
 
 def test_pooling_everything_is_biased() -> None:
     """Forced branches are over-counted in their ancestors: why `plain` is not the default."""
-    nodes = simulate(FORK, n=40, n_initial=40, times=500, seed=0)
+    nodes = simulate(FORK, every_child(FORK, 40, n_initial=40), times=500, seed=0)
     plain = estimate(nodes, n_sig=10, estimator="plain").p_succ_NK.reshape(500, 4, -1)[:, 0, 0].mean()
     assert abs(plain - true_values(FORK)[0][0][0]) > 0.03
 
@@ -109,7 +109,7 @@ def test_intervals_cover_as_often_as_they_say_on_average() -> None:
         p = np.array(true_values(tree)[0])
         usual = (p > 0.02) & (p < 0.98)
         for n in (10, 20, 100):
-            e = estimate(simulate(tree, n, 0, 200, seed), n_sig=5)
+            e = estimate(simulate(tree, every_child(tree, n), times=200, seed=seed), n_sig=5)
             covered = ((e.low_NK.reshape(200, *p.shape) <= p) & (p <= e.high_NK.reshape(200, *p.shape))).mean(axis=0)
             covered_on_path += list(covered[:, 0][usual[:, 0]])
             covered_off += list(covered[:, 1:3][usual[:, 1:3]])
@@ -182,7 +182,7 @@ def test_one_completion_says_nothing_of_its_variance() -> None:
 
 
 def test_the_effective_count_knows_nothing_of_outcomes() -> None:
-    counts = simulate(FORK, n=12, n_initial=40, times=1, seed=0)
+    counts = simulate(FORK, every_child(FORK, 12, n_initial=40), times=1, seed=0)
     nodes = [make_nodes(FORK, groups_of(counts, share)) for share in (0.0, 0.5, 1.0)]
     effective = [estimate(n, n_sig=10).effective_n_NK for n in nodes]
     np.testing.assert_array_equal(effective[0], effective[1])
@@ -231,7 +231,7 @@ def test_passing_counts_follow_every_completion_up_to_its_launch() -> None:
 def test_order_of_rows_and_children_changes_nothing(seed: int) -> None:
     """The same tree, its nodes and children shuffled."""
     rng = np.random.default_rng(seed)
-    counts = simulate(FORK, n=12, n_initial=40, times=1, seed=seed)
+    counts = simulate(FORK, every_child(FORK, 12, n_initial=40), times=1, seed=seed)
     share = 0.4
     row_of, column_of = rng.permutation(len(FORK)), [rng.permutation(len(siblings)) for siblings in FORK]
     shuffled: list[list[Child]] = [[] for _ in FORK]
