@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from compute import objectives
 from compute.alignment import SUPPORTS, Support, cosine, cut, gain, gain_se, ideal_gradient, lump, renormalise, teacher_advantage
@@ -48,19 +48,21 @@ def score(
 
     Raises ValueError for an unknown support, estimator or objective.
     """
+    return score_estimates(nodes, estimate(nodes, n_sig=n_sig, estimator=estimator, half=half), support=support)
+
+
+def score_estimates(nodes: Nodes, estimates: Estimates, *, support: Support = "sliced") -> Scores:
+    """Score all nodes from estimates that are there already: another half's, or the truth where it is known."""
     if support not in SUPPORTS:
         raise ValueError(f"Unknown support {support!r}; allowed: {', '.join(SUPPORTS)}.")
-    estimates = estimate(nodes, n_sig=n_sig, estimator=estimator, half=half)
     kept_NK = estimates.kept_NK
     p_NK = cut(estimates.p_succ_NK, kept_NK)
     range_N, n_kept_N = _success_rate_range(p_NK, kept_NK), kept_NK.sum(axis=1)
     decision_point_N = (n_kept_N >= 2) & (range_N > SAME_RATE)
 
-    present_NK = nodes.kind_NK != ChildKind.ABSENT
-    student_NK = cut(nodes.logprob_NK, present_NK)
-    teacher_MNK = cut(nodes.teacher_logprob_MNK, present_NK)
+    student_NK = over_support(nodes, nodes.logprob_NK, kept_NK, support)
+    teacher_MNK = over_support(nodes, nodes.teacher_logprob_MNK, kept_NK, support)
     if support == "renormalised":
-        student_NK, teacher_MNK = renormalise(student_NK, kept_NK), renormalise(teacher_MNK, kept_NK)
         ideal_NK = ideal_gradient(student_NK, p_NK)
     else:
         ideal_NK = ideal_gradient(student_NK, p_NK, value=estimates.value_N)
@@ -93,6 +95,13 @@ def score(
         gain_se_MON=np.where(np.isnan(gain_MON), np.nan, gain_se_MON),
         advantage_MN=np.where(decision_point_N, teacher_advantage(student_NK, teacher_MNK, p_NK), np.nan),
     )
+
+
+def over_support(nodes: Nodes, logprob_NK: ArrayLike, kept_NK: NDArray[np.bool_], support: Support) -> Array:
+    """Log-probabilities of the node's children, `renormalised` over the kept ones; NaN elsewhere. Broadcasts over teachers."""
+    if support == "renormalised":
+        return renormalise(cut(logprob_NK, nodes.kind_NK != ChildKind.ABSENT), kept_NK)
+    return cut(logprob_NK, nodes.kind_NK != ChildKind.ABSENT)
 
 
 def _success_rate_range(p_NK: Array, kept_NK: NDArray[np.bool_]) -> Array:
