@@ -229,6 +229,11 @@ class Spelling:
         return _BY_NAME[self.name].needs
 
     @property
+    def follows_completions(self) -> bool:
+        """Whether its f is estimated from completions, as p_succ is."""
+        return bool({"later", "p_succ"} & set(self.needs))
+
+    @property
     def loss(self) -> str:
         """Its loss, for people."""
         return _BY_NAME[self.name].loss

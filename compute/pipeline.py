@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from compute import objectives, scoring, targeting
 from compute.engine import Completion, Engine, Launch, Tick
 from compute.errors import ComputeError
+from compute.later import Later, nothing_later, read_later
 from compute.models import Model
 from compute.sampling import key
 from compute.scoring import LogProbs, StudentScores, TeacherScores
@@ -25,6 +26,7 @@ from compute.targeting import Batch, Target
 from compute.tasks import Grade, Question
 from compute.teachers import context_of, needs_demonstration, prompt_with
 from compute.tree import Path, Trie
+from compute.whole import whole
 from store.schema import UNKNOWN_OUTCOME, ChildKind, PathKind, QuestionStatus
 
 _DEMONSTRATION_BATCH = 20
@@ -109,6 +111,7 @@ class Findings:
     targets: tuple[Target, ...]
     batches: tuple[Batch, ...]
     outcomes: tuple[Responses, ...]  #: per batch
+    later: tuple[Later, ...]  #: per target
 
 
 def sample_rollouts(bench: Bench, question: Question) -> Responses:
@@ -180,6 +183,11 @@ def investigate(
     targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
     batches = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id)
     outcomes = run_completions(bench, question, prompt_ids, trie, batches, keep)
+    if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
+        by_path = [[prompt] * len(trie.paths) for prompt in teacher_prompts]
+        later = read_later(bench, prompt_ids, by_path, trie, targets, batches, outcomes)
+    else:
+        later = nothing_later(targets, len(bench.teachers))
     return Findings(
         question=question,
         status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
@@ -192,6 +200,7 @@ def investigate(
         targets=tuple(targets),
         batches=tuple(batches),
         outcomes=tuple(outcomes),
+        later=later,
     )
 
 
@@ -246,11 +255,18 @@ def _target(
         logp_V, logt_MV, tuple(trie.nodes[node].children), bench.student.end_ids, bench.study.targeting.tau, takes_part
     )
     names = bench.study.study.objectives
-    fbar = np.array([[objectives.fbar(name, logp_V, logt_V) for name in names] for logt_V in logt_MV]).reshape(-1, len(names))
+    fbar = np.array([[_fbar(name, logp_V, logt_V) for name in names] for logt_V in logt_MV]).reshape(-1, len(names))
     outcomes = np.full(len(tokens), UNKNOWN_OUTCOME, dtype=np.uint8)
     for child in np.flatnonzero(kinds == ChildKind.END):
         outcomes[child] = bench.grade(question, bench.student.text([*trie.prefix(node), int(tokens[child])])).correct
-    return Target(node, bits, tokens, kinds, logprobs, child_bits, outcomes, teacher_logprobs, fbar)
+    kept = whole(logp_V, logt_MV, tokens[tokens >= 0], bench.study.keep.top_k)
+    return Target(node, bits, tokens, kinds, logprobs, child_bits, outcomes, teacher_logprobs, fbar, kept)
+
+
+def _fbar(name: str, logp_V: NDArray[np.float64], logt_V: NDArray[np.float64]) -> float:
+    """fbar over the whole vocabulary; NaN for an objective whose f follows from the completions."""
+    spelling = objectives.parse(name)
+    return float(objectives.fbar(spelling, logp_V, logt_V)) if not spelling.follows_completions else np.nan
 
 
 def run_completions(
@@ -373,4 +389,4 @@ def _left_out(
     bench: Bench, question: Question, status: QuestionStatus, prompt_ids: Sequence[int], rollouts: Responses
 ) -> Findings:
     """A question that cannot be scored: its counts are kept, and why."""
-    return Findings(question, status, tuple(prompt_ids), ("",) * len(bench.teachers), rollouts, (), None, (), (), (), ())
+    return Findings(question, status, tuple(prompt_ids), ("",) * len(bench.teachers), rollouts, (), None, (), (), (), (), ())

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from compute.pipeline import Findings, Responses
 from compute.study import Study
-from compute.targeting import Batch, Target
+from compute.targeting import Batch
 from store.parts import PartArrays, pack_texts
 from store.schema import (
     ABSENT_TOKEN,
     DIVERGENCES,
     NOWHERE,
+    REST_MOMENTS,
     STUDENT,
     TEACHER,
     UNKNOWN_OUTCOME,
@@ -40,11 +41,11 @@ def to_record(study: Study, found: Findings) -> PartArrays:
         **_question(found),
         **_rollouts(found, rows),
         **_tokens(study, found),
-        **_nodes(found, rows),
+        **_nodes(study, found, rows),
         **_groups(found, rows),
         **_completions(study, found),
     }
-    teachers = {settings.id: _teacher(study, found, number) for number, settings in enumerate(study.teacher)}
+    teachers = {settings.id: _teacher(study, found, rows, number) for number, settings in enumerate(study.teacher)}
     return PartArrays(_typed(student, STUDENT), {name: _typed(arrays, TEACHER) for name, arrays in teachers.items()})
 
 
@@ -122,21 +123,19 @@ def _tokens(study: Study, found: Findings) -> Arrays:
     }
 
 
-def _children(targets: Sequence[Target], fill: Any, column: Any) -> NDArray[Any]:
-    """Columns of the targets' children as [N, K], padded with `fill`."""
-    width = max((len(target.token_K) for target in targets), default=1)
-    table = np.full((len(targets), width), fill)
-    for row, target in enumerate(targets):
-        values = column(target)
+def _children(pieces: Sequence[NDArray[Any]], fill: Any) -> NDArray[Any]:
+    """One row [K] for each target as [N, K], padded with `fill`."""
+    table = np.full((len(pieces), max(map(len, pieces), default=1)), fill)
+    for row, values in enumerate(pieces):
         table[row, : len(values)] = values
     return table
 
 
-def _nodes(found: Findings, rows: dict[int, int]) -> Arrays:
+def _nodes(study: Study, found: Findings, rows: dict[int, int]) -> Arrays:
     targets, trie = found.targets, found.trie
-    following = _children(targets, NOWHERE, lambda target: np.full(len(target.token_K), NOWHERE))
-    staying = _children(targets, np.nan, lambda target: np.full(len(target.token_K), np.nan))
-    outcome = _children(targets, UNKNOWN_OUTCOME, lambda target: target.outcome_K)
+    following = _children([np.full(len(target.token_K), NOWHERE) for target in targets], NOWHERE)
+    staying = _children([np.full(len(target.token_K), np.nan) for target in targets], np.nan)
+    outcome = _children([target.outcome_K for target in targets], UNKNOWN_OUTCOME)
     for row, target in enumerate(targets):
         assert trie is not None
         for child in np.flatnonzero(target.kind_K == ChildKind.ON_PATH):
@@ -151,10 +150,11 @@ def _nodes(found: Findings, rows: dict[int, int]) -> Arrays:
         "node_position": np.array([trie.nodes[target.node].depth for target in targets] if trie else []),
         "node_parent": parents,
         "node_nominated_by": np.array([target.nominated_by for target in targets]),
-        "child_token_id": _children(targets, ABSENT_TOKEN, lambda target: target.token_K),
-        "child_kind": _children(targets, ChildKind.ABSENT, lambda target: target.kind_K),
-        "child_logprob": _children(targets, np.nan, lambda target: target.logprob_K),
-        "child_nominated_by": _children(targets, 0, lambda target: target.child_nominated_by_K),
+        "node_topk_logprob": _joined([target.whole.topk_logprob_C[None] for target in targets], study.keep.top_k),
+        "child_token_id": _children([target.token_K for target in targets], ABSENT_TOKEN),
+        "child_kind": _children([target.kind_K for target in targets], ChildKind.ABSENT),
+        "child_logprob": _children([target.logprob_K for target in targets], np.nan),
+        "child_nominated_by": _children([target.child_nominated_by_K for target in targets], 0),
         "child_next": following,
         "child_continue_logprob": staying,
         "child_outcome": outcome,
@@ -235,7 +235,7 @@ def _completions(study: Study, found: Findings) -> Arrays:
     }
 
 
-def _teacher(study: Study, found: Findings, number: int) -> Arrays:
+def _teacher(study: Study, found: Findings, rows: dict[int, int], number: int) -> Arrays:
     scores = [one.teachers[number] for one in found.stored]
     top_k = study.keep.top_k
     objectives = len(study.study.objectives)
@@ -249,6 +249,25 @@ def _teacher(study: Study, found: Findings, number: int) -> Arrays:
         "student_logprob_at_topk": _joined([one.student_logprob_at_topk_TC for one in scores], top_k),
         "logprob_at_student_topk": _joined([one.logprob_at_student_topk_TC for one in scores], top_k),
         "tail_mass": _joined([one.tail_mass_T for one in scores]),
-        "child_logprob": _children(found.targets, np.nan, lambda target: target.teacher_logprob_MK[number]),
+        "child_logprob": _children([target.teacher_logprob_MK[number] for target in found.targets], np.nan),
         "fbar": np.array([target.fbar_MO[number] for target in found.targets]).reshape(-1, objectives),
+        "node_topk_logprob": _joined([target.whole.teacher_topk_logprob_MC[number][None] for target in found.targets], top_k),
+        "rest_moment": _joined([target.whole.rest_moment_MB[number][None] for target in found.targets], len(REST_MOMENTS)),
+        "child_gap_kl": _gap_kl(found, rows, number),
+        "later_n": _children([later.n_K for later in found.later], 0),
+        "later_sum": _children([later.sum_MK[number] for later in found.later], np.nan),
+        "later_sum_squares": _children([later.sum_squares_MK[number] for later in found.later], np.nan),
     }
+
+
+def _gap_kl(found: Findings, rows: dict[int, int], number: int) -> NDArray[Any]:
+    """Of on-path children the expected sum of KL(P‖T) over the positions before the next targeted node."""
+    table = _children([np.full(len(target.token_K), np.nan) for target in found.targets], np.nan)
+    at = DIVERGENCES.index("kl_student_teacher")
+    for row, target in enumerate(found.targets):
+        assert found.trie is not None
+        for child in np.flatnonzero(target.kind_K == ChildKind.ON_PATH):
+            chain = found.trie.chain(target.node, int(target.token_K[child]), rows)
+            kl_T = found.stored[found.path_index[chain.path]].teachers[number].divergence_TD[:, at]
+            table[row, child] = chain.reach() @ kl_T[list(chain.positions)].astype(np.float64)
+    return table

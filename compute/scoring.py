@@ -77,6 +77,31 @@ def states(model: Model, prompt_ids: Sequence[int], response_ids: Sequence[int])
 
 
 @torch.inference_mode()
+def batch_states(model: Model, prompt_ids: Sequence[int], responses: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Last hidden states [B, prompt + T, d] of several responses to one prompt, T the longest: row i predicts token i + 1.
+
+    Shorter ones are padded on the right, which nothing before it sees.
+    """
+    longest = max(map(len, responses))
+    rows = [[*prompt_ids, *response, *[0] * (longest - len(response))] for response in responses]
+    hidden: torch.Tensor = model.decoder(input_ids=torch.tensor(rows, device=model.device), use_cache=False).last_hidden_state
+    return hidden
+
+
+@torch.inference_mode()
+def kl_student_teacher(
+    student: LogProbs, student_states: torch.Tensor, teacher: LogProbs, teacher_states: torch.Tensor
+) -> Float32:
+    """KL(P‖T) at each of n states of both sides, in nat."""
+    parts = [torch.empty(0)]
+    for rows in _chunks(len(student_states)):
+        logp, logt = student(student_states[rows]), teacher(teacher_states[rows])
+        parts.append(_product(logp.exp().to(logt.device), logp.to(logt.device) - logt).sum(-1).clamp_min(0.0).cpu().float())
+    found: Float32 = torch.cat(parts).numpy()
+    return found
+
+
+@torch.inference_mode()
 def score_student(log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int) -> StudentScores:
     """Score a response of T tokens from its states [T, d] (row t predicts token t)."""
     parts = []

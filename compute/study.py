@@ -176,6 +176,10 @@ class Keep(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Literal["all", "sample", "counts"], Meta(description="Completions stored to be read: all, up to 8 per child, or none.")
     ] = "sample"
     top_k: Annotated[Positive, Meta(description="Most likely tokens kept per position, of student and teacher.")] = 16
+    minillm_completions: Annotated[
+        Positive,
+        Meta(description="Completions per child that every teacher reads to the end, where `study.objectives` has minillm."),
+    ] = 8
 
 
 class Parts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,6 +13,7 @@ from compute.estimators import NEGLIGIBLE
 from compute.sampling import key, uniforms
 from compute.study import Targeting
 from compute.tree import Chain, Trie
+from compute.whole import Whole
 from store.schema import REST_TOKEN, ChildKind, ForcedKind
 
 #: Mass below which a stratum gets no completions. Below what an estimate may lack (`NEGLIGIBLE`), so that the float32 of
@@ -63,6 +64,7 @@ class Target:
     outcome_K: NDArray[np.uint8]  #: of end tokens, which need no completions; else UNKNOWN_OUTCOME
     teacher_logprob_MK: NDArray[np.float64]
     fbar_MO: NDArray[np.float64]
+    whole: Whole  #: for objectives that are none of the study's
 
     @property
     def competes(self) -> bool:

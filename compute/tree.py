@@ -61,10 +61,14 @@ class Chain:
         """Probability of leaving somewhere."""
         return float(-np.expm1(self.continue_logprob))
 
+    def reach(self) -> NDArray[np.float64]:
+        """Probability of coming to each of `positions`, given the child."""
+        reached: NDArray[np.float64] = np.exp(np.concatenate([[0.0], np.cumsum(self.logprobs)])[: len(self.positions)])
+        return reached
+
     def exit_masses(self) -> NDArray[np.float64]:
         """Probability of leaving at each of `positions`."""
-        reach = np.concatenate([[0.0], np.cumsum(self.logprobs)[:-1]])
-        masses: NDArray[np.float64] = np.exp(reach) * -np.expm1(self.logprobs)
+        masses: NDArray[np.float64] = self.reach() * -np.expm1(self.logprobs)
         return masses
 
 

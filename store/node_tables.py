@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from store.errors import StoreError
 from store.parts import Array, check_rows, pad_columns
-from store.schema import NOWHERE, STUDENT, TEACHER, ArraySpec
+from store.schema import NOWHERE, REST_MOMENTS, STUDENT, TEACHER, ArraySpec
 from store.tables import Nodes
 
 #: Fields of `Nodes` by node, and the arrays of a student's part that they come from.
@@ -44,13 +44,24 @@ GROUP_FIELDS = {
 }
 #: Fields by teacher and node, and the arrays of a teacher's part.
 TEACHER_FIELDS = {"teacher_logprob_MNK": "child_logprob", "fbar_MNO": "fbar"}
+#: What only objectives take that are none of the study's: by node, and by teacher and node.
+WHOLE_NODE_FIELDS = {"topk_logprob_NC": "node_topk_logprob"}
+WHOLE_TEACHER_FIELDS = {
+    "teacher_topk_logprob_MNC": "node_topk_logprob",
+    "rest_moment_MNB": "rest_moment",
+    "gap_kl_MNK": "child_gap_kl",
+    "later_n_MNK": "later_n",
+    "later_sum_MNK": "later_sum",
+    "later_sum_squares_MNK": "later_sum_squares",
+}
+_BY_TEACHER = {**TEACHER_FIELDS, **WHOLE_TEACHER_FIELDS}
 
 
 def _spec(field: str) -> ArraySpec | None:
     """Schema of the array behind a field of `Nodes`; None for `question_N`, which is no array of its own."""
-    if field in TEACHER_FIELDS:
-        return TEACHER[TEACHER_FIELDS[field]]
-    name = NODE_FIELDS.get(field) or GROUP_FIELDS.get(field)
+    if field in _BY_TEACHER:
+        return TEACHER[_BY_TEACHER[field]]
+    name = NODE_FIELDS.get(field) or GROUP_FIELDS.get(field) or WHOLE_NODE_FIELDS.get(field)
     return STUDENT[name] if name else None
 
 
@@ -68,17 +79,24 @@ def build_nodes(
     that points out of the table.
     """
     n_nodes, width = student["child_token_id"].shape
+    of_student = {**NODE_FIELDS, **GROUP_FIELDS, **WHOLE_NODE_FIELDS}
     columns: dict[str, Any] = {"question_N": question_N}
-    for field, name in {**NODE_FIELDS, **GROUP_FIELDS}.items():
+    for field, name in of_student.items():
+        if name not in student:
+            continue
         values = student[name]
         if STUDENT[name].refers:
             values = np.where(values < 0, values, values - first_node)
             check_rows(f"{where}/{name}", values, n_nodes, "node")
         columns[field] = values
-    shapes = {"child_logprob": (n_nodes, width), "fbar": (n_nodes, len(objectives))}
-    for field, name in TEACHER_FIELDS.items():
+    whole = "topk_logprob_NC" in columns
+    second = {"child": width, "objective": len(objectives), "moment": len(REST_MOMENTS)}
+    if whole:
+        second["candidate"] = columns["topk_logprob_NC"].shape[1]
+    for field, name in (_BY_TEACHER if whole else TEACHER_FIELDS).items():
         pieces = [None if arrays is None else arrays[name] for arrays in teachers.values()]
-        columns[field] = stack_teachers(pieces, shapes[name], TEACHER[name], axis=0)
+        spec = TEACHER[name]
+        columns[field] = stack_teachers(pieces, (n_nodes, second[spec.dims[1]]), spec, axis=0)
     return Nodes(teachers=tuple(teachers), objectives=objectives, **columns)
 
 
@@ -105,11 +123,13 @@ def merge_nodes(tables: Sequence[Nodes]) -> Nodes:
     for field in (item.name for item in fields(Nodes) if item.name not in columns):
         spec = _spec(field)
         pieces: list[Array] = [getattr(table, field) for table in tables]
+        if any(piece is None for piece in pieces):
+            continue
         if spec and spec.refers:
             pieces = [np.where(piece < 0, piece, piece + start) for piece, start in zip(pieces, starts, strict=False)]
         if spec and spec.dims[-1] == "child":
             pieces = [pad_columns(piece, width, spec.fill) for piece in pieces]
-        columns[field] = np.concatenate(pieces, axis=1 if field in TEACHER_FIELDS else 0)
+        columns[field] = np.concatenate(pieces, axis=1 if field in _BY_TEACHER else 0)
     return Nodes(**columns)
 
 
@@ -119,9 +139,11 @@ def take_nodes(table: Nodes, node_rows: NDArray[np.intp], group_rows: NDArray[np
     columns: dict[str, Any] = {"teachers": table.teachers, "objectives": table.objectives}
     for field in (item.name for item in fields(Nodes) if item.name not in columns):
         spec = _spec(field)
-        values: Array = getattr(table, field)
+        values: Array | None = getattr(table, field)
+        if values is None:
+            continue
         rows = group_rows if field in GROUP_FIELDS else node_rows
-        values = values[:, rows] if field in TEACHER_FIELDS else values[rows]
+        values = values[:, rows] if field in _BY_TEACHER else values[rows]
         if spec and spec.refers:
             values = np.where(values < 0, values, new_row[values])
         columns[field] = values
@@ -137,6 +159,6 @@ def new_rows(length: int, taken: NDArray[np.intp]) -> NDArray[np.int32]:
 
 def empty_nodes(teachers: tuple[str, ...], objectives: tuple[str, ...]) -> Nodes:
     """A table of no rows."""
-    names = (*NODE_FIELDS.values(), *GROUP_FIELDS.values())
+    names = (*NODE_FIELDS.values(), *GROUP_FIELDS.values(), *WHOLE_NODE_FIELDS.values())
     student = {name: np.empty((0,) * len(STUDENT[name].dims), STUDENT[name].dtype) for name in names}
     return build_nodes(np.empty(0, np.int32), 0, student, dict.fromkeys(teachers), objectives, "")

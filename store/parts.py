@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.errors import StoreError
-from store.schema import DIVERGENCES, STUDENT, TEACHER, ArraySpec, ForcedKind
+from store.schema import DIVERGENCES, REST_MOMENTS, STUDENT, TEACHER, ArraySpec, ForcedKind
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -63,6 +63,8 @@ def validate(part: PartArrays) -> None:
                 raise StoreError(f"{group} has {lengths[axis]} {axis} rows, the student's part has {student[axis]}")
         if lengths["divergence"] != len(DIVERGENCES):
             raise StoreError(f"{group}/divergence has {lengths['divergence']} columns instead of {len(DIVERGENCES)}")
+        if lengths["moment"] != len(REST_MOMENTS):
+            raise StoreError(f"{group}/rest_moment has {lengths['moment']} columns instead of {len(REST_MOMENTS)}")
     names = part.question_ids
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)

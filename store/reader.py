@@ -19,6 +19,8 @@ from store.node_tables import (
     GROUP_FIELDS,
     NODE_FIELDS,
     TEACHER_FIELDS,
+    WHOLE_NODE_FIELDS,
+    WHOLE_TEACHER_FIELDS,
     build_nodes,
     empty_nodes,
     merge_nodes,
@@ -214,12 +216,17 @@ class Store:
             teacher_tail_mass_TM=stacked("tail_mass"),
         )
 
-    def nodes(self, question_id: str, teachers: Iterable[str] | None = None) -> Nodes:
-        """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN."""
+    def nodes(self, question_id: str, teachers: Iterable[str] | None = None, *, whole: bool = False) -> Nodes:
+        """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN.
+
+        `whole` reads also what objectives take that are none of the study's.
+        """
         catalog = self._catalog
         names = self._teacher_ids(catalog, teachers)
         view, row = self._find(question_id, catalog)
-        return self._nodes_of(catalog, view, names, view.of_question("node", row), view.of_question("group", row), PAGE_BYTES)
+        return self._nodes_of(
+            catalog, view, names, view.of_question("node", row), view.of_question("group", row), PAGE_BYTES, whole
+        )
 
     def completions(self, question_id: str) -> tuple[Completion, ...]:
         """Completions of a question that were kept to be read; their nodes are rows of `nodes(question_id)`."""
@@ -251,8 +258,11 @@ class Store:
 
     # The whole study ------------------------------------------------------------------------------
 
-    def study_nodes(self, teachers: Iterable[str] | None = None) -> tuple[Nodes, Paths]:
-        """Targeted nodes of all questions in order of their numbers, and which of them lie on which rollout."""
+    def study_nodes(self, teachers: Iterable[str] | None = None, *, whole: bool = False) -> tuple[Nodes, Paths]:
+        """Targeted nodes of all questions in order of their numbers, and which of them lie on which rollout.
+
+        `whole` as for `nodes`.
+        """
         catalog = self._catalog
         names = self._teacher_ids(catalog, teachers)
         views = list(self._load_views(catalog, catalog.parts).values())
@@ -262,7 +272,7 @@ class Store:
         path_nodes: list[Array] = []
         for view in views:
             nodes, groups, path_node = (range(view.commit.counts.get(axis, 0)) for axis in ("node", "group", "path_node"))
-            tables.append(self._nodes_of(catalog, view, names, nodes, groups, STUDY_BYTES))
+            tables.append(self._nodes_of(catalog, view, names, nodes, groups, STUDY_BYTES, whole))
             path_nodes += self._arrays.read(student_slices(view.commit, {"path_node": path_node}))
         order = study_order(views, catalog.place)
         node_rows, group_rows = (rows_in_order(views, order, axis) for axis in ("node", "group"))
@@ -343,10 +353,13 @@ class Store:
         return of_student, {name: {key: next(arrays) for key in teacher} if commit else None for name, commit in commits.items()}
 
     def _nodes_of(
-        self, catalog: Catalog, view: PartView, teachers: tuple[str, ...], nodes: range, groups: range, limit: int
+        self, catalog: Catalog, view: PartView, teachers: tuple[str, ...], nodes: range, groups: range, limit: int, whole: bool
     ) -> Nodes:
         student = {**dict.fromkeys(NODE_FIELDS.values(), nodes), **dict.fromkeys(GROUP_FIELDS.values(), groups)}
         teacher = dict.fromkeys(TEACHER_FIELDS.values(), nodes)
+        if whole:
+            student |= dict.fromkeys(WHOLE_NODE_FIELDS.values(), nodes)
+            teacher |= dict.fromkeys(WHOLE_TEACHER_FIELDS.values(), nodes)
         of_student, by_teacher = self._read_page(catalog, view, teachers, student, teacher, limit)
         question_N = view.question_of_node()[nodes.start : nodes.stop]
         return build_nodes(question_N, nodes.start, of_student, by_teacher, self.attributes.objectives, view.where)

@@ -29,6 +29,15 @@ SCHEMA_MINOR = 0
 #: Order of the last axis of a teacher's `divergence` array (method.md 6).
 DIVERGENCES = ("kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine")
 
+#: Between the bins of log r = log T/P in which a teacher's `rest_moment` sums up the tokens that are no child.
+RATIO_EDGES = tuple(float(edge) for edge in range(-6, 7))
+#: Order of the last axis of `rest_moment`: logarithms of sums over the rest of the vocabulary.
+REST_MOMENTS = (
+    *(f"P where log r is in bin {b}" for b in range(len(RATIO_EDGES) + 1)),
+    *(f"T where log r is in bin {b}" for b in range(len(RATIO_EDGES) + 1)),
+    *("P T", "P P"),
+)
+
 #: `child_token_id` of the child that stands for the whole rest of the vocabulary.
 REST_TOKEN = -2
 #: `child_token_id` beyond a node's last child, and any other absent token.
@@ -223,6 +232,9 @@ STUDENT: dict[str, ArraySpec] = {
         "exact outcome of the path's end or of an end token: 0, 1, or UNKNOWN_OUTCOME",
         absent=UNKNOWN_OUTCOME,
     ),
+    "node_topk_logprob": ArraySpec(
+        "f4", ("node", "candidate"), 256, "log-probabilities of the student's most likely tokens at the node, falling, nat"
+    ),
     # completions, counted by launch and exit
     "group_launch_node": ArraySpec(
         "i4",
@@ -278,5 +290,22 @@ TEACHER: dict[str, ArraySpec] = {
     "child_logprob": ArraySpec(
         "f4", ("node", "child"), 256, "log-probability under the teacher, nat; for the rest, of all of it"
     ),
+    "node_topk_logprob": ArraySpec(
+        "f4", ("node", "candidate"), 256, "log-probabilities under the teacher of the student's node_topk tokens, nat"
+    ),
+    "rest_moment": ArraySpec(
+        "f4", ("node", "moment"), 256, "log of sums over the tokens that are no child, in the order of REST_MOMENTS"
+    ),
+    "child_gap_kl": ArraySpec(
+        "f4",
+        ("node", "child"),
+        256,
+        "on-path: expected sum of KL(P‖T) over the positions between this child and the next targeted node, nat",
+    ),
+    "later_n": ArraySpec("i4", ("node", "child"), 256, "completions of the child's stratum that the teacher read to the end"),
+    "later_sum": ArraySpec(
+        "f4", ("node", "child"), 256, "sum over them of -KL(P‖T), itself summed over all positions after their first token, nat"
+    ),
+    "later_sum_squares": ArraySpec("f4", ("node", "child"), 256, "sum of the squares of the same, nat^2"),
     "fbar": ArraySpec("f4", ("node", "objective"), 256, "sum_k P_k f_k over the whole vocabulary, per objective of the study"),
 }

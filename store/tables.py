@@ -1,7 +1,7 @@
 """What crosses from the store to the rest: frozen tables of numpy arrays with named axes.
 
 Axes: Q question, R rollout, T token, C candidate (top-K), N node, K child, G group of completions,
-M teacher, D divergence, O objective. Rows refer to rows of the same table.
+M teacher, D divergence, O objective, B moment. Rows refer to rows of the same table.
 """
 
 from __future__ import annotations
@@ -163,6 +163,14 @@ class Nodes:
     teacher_logprob_MNK: Float
     objectives: tuple[str, ...]
     fbar_MNO: Float
+    # What other objectives than the study's take besides; None where it was not asked for.
+    topk_logprob_NC: Float | None = None
+    teacher_topk_logprob_MNC: Float | None = None
+    rest_moment_MNB: Float | None = None
+    gap_kl_MNK: Float | None = None
+    later_n_MNK: Int | None = None
+    later_sum_MNK: Float | None = None
+    later_sum_squares_MNK: Float | None = None
 
     def __len__(self) -> int:
         return len(self.position_N)

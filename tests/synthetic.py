@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from compute.whole import rest_moments
 from store.parts import concatenate, pack_texts
 from store.schema import (
     ABSENT_TOKEN,
@@ -164,6 +165,7 @@ class Tree:
             stay = sum(float(path.at[t].student_V[path.tokens[t]]) for t in range(position + 1, stop))
             outcome = UNKNOWN_OUTCOME if later else int(path.correct)
             children.append(_child(here, path.tokens[position], ChildKind.ON_PATH, later[0] if later else NOWHERE, stay, outcome))
+            children[-1]["gap_kl"] = _gap_kl(path, position + 1, stop)
         best_V = np.maximum(here.student_V, here.teacher_MV.max(axis=0))
         taken = {child["token"] for child in children}
         for token in np.argsort(-here.student_V).tolist():
@@ -234,8 +236,18 @@ def _child(
     bits |= (1 << 31) if here.student_V[token] > np.log(TAU) else 0
     return {
         "token": token, "kind": kind, "logprob": float(here.student_V[token]), "teachers": here.teacher_MV[:, token],
-        "nominated_by": bits, "next": next_, "continue": stay, "outcome": outcome,
+        "nominated_by": bits, "next": next_, "continue": stay, "outcome": outcome, "gap_kl": np.full(len(TEACHERS), np.nan),
+        "later": np.linspace(0.1, 0.1 * len(TEACHERS), len(TEACHERS)),
     }  # fmt: skip
+
+
+def _gap_kl(path: Response, first: int, stop: int) -> np.ndarray:
+    """Per teacher the expected sum of KL(P‖T) over positions `first` to `stop` of a path: [M]."""
+    total, reach = np.zeros(len(TEACHERS)), 1.0
+    for here, token in zip(path.at[first:stop], path.tokens[first:stop], strict=True):
+        total += reach * (np.exp(here.student_V) * (here.student_V - here.teacher_MV)).sum(axis=1)
+        reach *= float(np.exp(here.student_V[token]))
+    return total
 
 
 def _log_rest(logprob: np.ndarray, tokens: list[int]) -> np.ndarray:
@@ -321,6 +333,8 @@ def _student_arrays(
         "node_parent": tree.parent,
         "node_nominated_by": tree.nominated_by,
     }
+    node_top = [np.sort(here.student_V)[::-1][:TOP_K] for here in tree.at]
+    columns["node_topk_logprob"] = np.reshape(node_top, (-1, TOP_K))
     for name, key in (
         ("token_id", "token"), ("kind", "kind"), ("logprob", "logprob"), ("nominated_by", "nominated_by"),
         ("next", "next"), ("continue_logprob", "continue"), ("outcome", "outcome"),
@@ -365,9 +379,25 @@ def _teacher_arrays(m: int, info: TeacherInfo, rollouts: list[Response], tree: T
         "logprob_at_student_topk": np.take_along_axis(log_t, top_p, 1),
         "tail_mass": 1 - np.exp(np.take_along_axis(log_t, top, 1)).sum(1),
         "child_logprob": _padded([[child["teachers"][m] for child in of] for of in tree.children], "child_logprob", TEACHER),
+        "node_topk_logprob": np.reshape(
+            [here.teacher_MV[m][np.argsort(-here.student_V)[:TOP_K]] for here in tree.at], (-1, TOP_K)
+        ),
+        "rest_moment": np.reshape([_rest_moment(of, here, m) for of, here in zip(tree.children, tree.at, strict=True)], (-1, 30)),
+        "child_gap_kl": _padded([[child["gap_kl"][m] for child in of] for of in tree.children], "child_gap_kl", TEACHER),
+        "later_n": _padded([[4] * len(of) for of in tree.children], "later_n", TEACHER),
+        "later_sum": _padded([[-4 * child["later"][m] for child in of] for of in tree.children], "later_sum", TEACHER),
+        "later_sum_squares": _padded(
+            [[4 * child["later"][m] ** 2 for child in of] for of in tree.children], "later_sum_squares", TEACHER
+        ),
         "fbar": np.stack([(node_p * node_r).sum(1), (node_p * np.exp(node_r)).sum(1)], axis=1),
     }
     return {name: np.asarray(columns[name]).astype(spec.dtype) for name, spec in TEACHER.items()}
+
+
+def _rest_moment(of: list[dict[str, Any]], here: Token, m: int) -> np.ndarray:
+    outside = np.ones(len(here.student_V), bool)
+    outside[[child["token"] for child in of if child["token"] >= 0]] = False
+    return rest_moments(here.student_V, here.teacher_MV[m : m + 1], outside)[0]
 
 
 def _padded(rows: list[list[Any]], name: str, specs: Any) -> np.ndarray:

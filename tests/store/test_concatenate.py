@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from store.errors import StoreError
 from store.parts import Arrays, PartArrays, axis_lengths, concatenate, pack_texts, pad_columns, unpack_texts, validate
-from store.schema import DIVERGENCES, STUDENT, TEACHER, ArraySpec
+from store.schema import DIVERGENCES, REST_MOMENTS, STUDENT, TEACHER, ArraySpec
 
-WIDTHS = {"divergence": len(DIVERGENCES), "objective": 2}
+WIDTHS = {"divergence": len(DIVERGENCES), "objective": 2, "moment": len(REST_MOMENTS)}
 
 
 def _random_group(specs: Mapping[str, ArraySpec], axes: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -1,0 +1,93 @@
+"""What teachers say of completions: the sums of -KL(P‖T) after a child that `minillm` needs (method.md 3).
+
+Of every stratum the first few completions are read to their end by the student and by each teacher. Summing -KL at
+every position has the same mean as the sampled log-ratio and far less variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compute import scoring
+from compute.targeting import Batch, Target
+from compute.tree import Trie
+from store.schema import ForcedKind
+
+if TYPE_CHECKING:
+    from compute.pipeline import Bench, Responses
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Of one target: per child (and teacher) how many completions were read, and the sums over them, in nat."""
+
+    n_K: NDArray[np.int32]
+    sum_MK: NDArray[np.float64]
+    sum_squares_MK: NDArray[np.float64]
+
+
+def nothing_later(targets: Sequence[Target], n_teachers: int) -> tuple[Later, ...]:
+    """For a study that does not ask."""
+    return tuple(_empty(target, n_teachers) for target in targets)
+
+
+def read_later(
+    bench: Bench,
+    prompt_ids: Sequence[int],
+    teacher_prompts: Sequence[Sequence[Sequence[int]]],
+    trie: Trie,
+    targets: Sequence[Target],
+    batches: Sequence[Batch],
+    outcomes: Sequence[Responses],
+) -> tuple[Later, ...]:
+    """Read up to `keep.minillm_completions` completions of every stratum that has launches of its own.
+
+    `teacher_prompts` are each teacher's prompts by path.
+    """
+    found = nothing_later(targets, len(bench.teachers))
+    for batch, responses in zip(batches, outcomes, strict=True):
+        target = targets[batch.target]
+        (child,) = np.flatnonzero(target.token_K == batch.token)
+        leaves_at_once = batch.forced_kind is not ForcedKind.TOKEN or batch.token not in trie.nodes[target.node].children
+        take = min(bench.study.keep.minillm_completions, len(responses)) if leaves_at_once else 0
+        if not take:
+            continue
+        spine = trie.paths[batch.path].token_ids
+        depths = [launch.depth for launch in batch.launches[:take]]
+        own = [one.token_ids.tolist() for one in responses.completions[:take]]
+        whole = [[*spine[:depth], *tokens] for depth, tokens in zip(depths, own, strict=True)]
+        student = _after_first(scoring.batch_states(bench.student, prompt_ids, whole), len(prompt_ids), depths, own)
+        lengths = [len(tokens) - 1 for tokens in own]
+        for m, teacher in enumerate(bench.teachers):
+            prompt = teacher_prompts[m][batch.path]
+            if teacher.model is bench.student and list(prompt) == list(prompt_ids):
+                theirs = student
+            else:
+                theirs = _after_first(scoring.batch_states(teacher.model, prompt, whole), len(prompt), depths, own)
+            kl = scoring.kl_student_teacher(bench.student_log_probs, student, teacher.log_probs, theirs)
+            sums = np.array([-piece.sum() for piece in np.split(kl.astype(np.float64), np.cumsum(lengths)[:-1])])
+            found[batch.target].sum_MK[m, child] = sums.sum()
+            found[batch.target].sum_squares_MK[m, child] = (sums**2).sum()
+            bench.tick(0)
+        found[batch.target].n_K[child] = take
+    return found
+
+
+def _after_first(states: torch.Tensor, prompt: int, depths: Sequence[int], own: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The states that predict every token of each completion but its first, end to end."""
+    rows = [
+        states[row, prompt + depth : prompt + depth + len(tokens) - 1]
+        for row, (depth, tokens) in enumerate(zip(depths, own, strict=True))
+    ]
+    return torch.cat(rows)
+
+
+def _empty(target: Target, n_teachers: int) -> Later:
+    shape = (n_teachers, len(target.token_K))
+    return Later(np.zeros(shape[1], dtype=np.int32), np.zeros(shape), np.zeros(shape))

@@ -1,0 +1,114 @@
+"""The whole vocabulary at a node, kept in a few numbers, so that any objective can be switched to when looking.
+
+The mean fbar of an objective runs over all tokens, of which a store keeps the children alone. Those are exact here;
+the others, the *rest*, are summed up when the study is computed:
+
+    by bins of log r, the mass of the student and of the teacher. An f that knows a token by r alone is taken at each
+    bin's mean r: exact for f linear in r or constant in a bin, and else wrong by the curvature of f within a bin
+    times the bin's mass, which is part of a rest that no model gives more than tau a token.
+    the sums of P T and of P^2, which squared error needs.
+    log-probabilities of the student's top k under both, which top-k objectives need.
+
+Logarithms throughout, -inf for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute import objectives
+from compute.objectives import LOG_FLOOR, Spelling
+from store.schema import RATIO_EDGES, ChildKind
+from store.tables import Nodes
+
+Array = NDArray[np.float64]
+
+_BINS = len(RATIO_EDGES) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What is kept of the whole vocabulary at one node."""
+
+    topk_logprob_C: Array  #: of the student's most likely tokens, falling
+    teacher_topk_logprob_MC: Array  #: of the same tokens
+    rest_moment_MB: Array  #: in the order of `store.schema.REST_MOMENTS`
+
+
+def whole(logp_V: Array, logt_MV: Array, tokens: NDArray[np.integer[Any]], top_k: int) -> Whole:
+    """What is kept of a node whose children are `tokens`."""
+    rest_V = np.ones(len(logp_V), dtype=bool)
+    rest_V[tokens] = False
+    top = np.argsort(-logp_V, kind="stable")[:top_k]
+    return Whole(logp_V[top], logt_MV[:, top], rest_moments(logp_V, logt_MV, rest_V))
+
+
+def rest_moments(logp_V: Array, logt_MV: Array, rest_V: NDArray[np.bool_]) -> Array:
+    """Sums over the tokens of `rest_V`, as the store keeps them: [M, moment], in the order of `store.schema.REST_MOMENTS`."""
+    logp, logt_MV = np.maximum(logp_V[rest_V], LOG_FLOOR), np.maximum(logt_MV[:, rest_V], LOG_FLOOR)
+    found = np.full((len(logt_MV), 2 * _BINS + 2), -np.inf)
+    for moments, logt in zip(found, logt_MV, strict=True):
+        bins = np.searchsorted(RATIO_EDGES, logt - logp, side="right")
+        for b in np.unique(bins):
+            moments[b], moments[_BINS + b] = _log_sum(logp[bins == b]), _log_sum(logt[bins == b])
+        if logp.size:
+            moments[-2:] = _log_sum(logp + logt), _log_sum(2.0 * logp)
+    return found
+
+
+def mean_f(spelling: Spelling, nodes: Nodes) -> Array:
+    """fbar over the whole vocabulary, [M, N], of an objective whose fbar is not stored.
+
+    Raises ValueError for a table that was read without what this takes.
+    """
+    topk_NC, topk_MNC, moments_MNB = nodes.topk_logprob_NC, nodes.teacher_topk_logprob_MNC, nodes.rest_moment_MNB
+    if topk_NC is None or topk_MNC is None or moments_MNB is None:
+        raise ValueError(f"Objective {str(spelling)!r} is none of the study's; read the nodes with whole=True to switch to it.")
+    if spelling.name == "top_k_reverse_kl":
+        k = int(spelling.parameter("k"))
+        if k > topk_NC.shape[1]:
+            raise ValueError(
+                f"Objective {str(spelling)!r}: this store keeps the student's {topk_NC.shape[1]} most likely tokens, not {k}."
+            )
+        top_NC, top_MNC = topk_NC[:, :k].astype(np.float64), topk_MNC[..., :k].astype(np.float64)
+        f_MNC = objectives.f(spelling, top_NC, top_MNC)
+        return np.asarray(np.nansum(np.exp(top_NC) * f_MNC, axis=-1), dtype=np.float64)
+    listed_NK = ~np.isin(nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
+    student_NK = np.where(listed_NK, nodes.logprob_NK, np.nan).astype(np.float64)
+    teacher_MNK = np.where(listed_NK, nodes.teacher_logprob_MNK, np.nan).astype(np.float64)
+    f_MNK = objectives.f(spelling, student_NK, teacher_MNK)
+    children_MN = np.nansum(np.exp(student_NK) * f_MNK, axis=-1)
+    moments_MNB = moments_MNB.astype(np.float64)
+    if spelling.name == "squared_error":
+        rest_MN = np.exp(moments_MNB[..., -2]) - np.exp(moments_MNB[..., -1])
+    else:
+        student_MNB, teacher_MNB = moments_MNB[..., :_BINS], moments_MNB[..., _BINS : 2 * _BINS]
+        f_MNB = objectives.f(spelling, student_MNB, teacher_MNB)
+        rest_MN = np.where(np.isfinite(student_MNB), np.exp(student_MNB) * f_MNB, 0.0).sum(axis=-1)
+    unknown_MN = np.isnan(moments_MNB).any(axis=-1)
+    return np.where(unknown_MN, np.nan, children_MN + rest_MN)
+
+
+def top_k_given(spelling: Spelling, nodes: Nodes) -> objectives.Given:
+    """Which children are in the student's top k, its mass and its mean log r, from the store's top k."""
+    assert nodes.topk_logprob_NC is not None
+    assert nodes.teacher_topk_logprob_MNC is not None
+    k = int(spelling.parameter("k"))
+    top_NC = nodes.topk_logprob_NC[:, :k].astype(np.float64)
+    top_MNC = nodes.teacher_topk_logprob_MNC[..., :k].astype(np.float64)
+    P_NC = np.exp(top_NC)
+    token_NK = ~np.isin(nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
+    with np.errstate(invalid="ignore"):
+        mass_N1 = np.nansum(P_NC, axis=-1, keepdims=True)
+        least_N1 = np.min(np.where(np.isnan(top_NC), np.inf, top_NC), axis=-1, keepdims=True)
+        mean_MN1 = objectives.mean(P_NC, top_MNC - top_NC)[..., None]
+        return {"in_top_k": token_NK & (nodes.logprob_NK >= least_N1), "top_k_mass": mass_N1, "top_k_mean": mean_MN1}
+
+
+def _log_sum(logs: Array) -> float:
+    top = logs.max()
+    return float(top + np.log(np.exp(logs - top).sum()))
