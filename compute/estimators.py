@@ -124,7 +124,7 @@ def passing_counts(nodes: Nodes, which: Literal["on_policy", "plain", "unforced"
     nowhere. `unforced`: initial rollouts only. A completion that followed a path to its end counts where one
     child alone leads to that end.
     """
-    above_N, above_child_N, _ = _tree(nodes)
+    above_N, above_child_N, _ = tree_of(nodes)
     forced_G = nodes.group_forced_kind_G
     counted_G = (nodes.group_exit_node_G != NOWHERE) & _in_half(nodes, half)
     if which == "on_policy":
@@ -182,7 +182,7 @@ def _exit_child(nodes: Nodes, rows_G: Int) -> Int:
     return np.where(matches_G == 1, match_GK.argmax(axis=1) if match_GK.size else 0, -1)
 
 
-def _tree(nodes: Nodes) -> tuple[Int, Int, Sequence[Int]]:
+def tree_of(nodes: Nodes) -> tuple[Int, Int, Sequence[Int]]:
     """For each node the node and child above it, and the rows level by level, roots first."""
     follows_NK = (nodes.kind_NK == ChildKind.ON_PATH) & (nodes.next_NK != NOWHERE)
     node_E, child_E = np.nonzero(follows_NK)
@@ -237,7 +237,7 @@ def _back_up(nodes: Nodes, counts: Counts, ahead_NK: Array, own_NK: Array) -> tu
     stratum_NKI, exact_NKI = _stratum_terms(counts), _exact_terms(nodes)
     child_NKI = np.full_like(stratum_NKI, np.nan)
     node_NI = np.full((len(nodes), len(_POWER_I)), np.nan)
-    for level in reversed(_tree(nodes)[2]):
+    for level in reversed(tree_of(nodes)[2]):
         follows_nK = (nodes.kind_NK[level] == ChildKind.ON_PATH) & (nodes.next_NK[level] != NOWHERE)
         ahead_nKI = np.where(follows_nK[..., None], node_NI[nodes.next_NK[level]], exact_NKI[level])
         parts_nKXI = np.stack([ahead_nKI, stratum_NKI[level]], axis=-2)
