@@ -389,7 +389,7 @@ def sampled_token_update(
     return np.asarray(w * (onehot - np.exp(log_P)) + 0.0 * log_T, dtype=np.float64)
 
 
-def dr_grpo_sample(student_logprob: ArrayLike, n: ArrayLike, n_success: ArrayLike, group_mean: float) -> Array:
+def dr_grpo_sample(student_logprob: ArrayLike, n: ArrayLike, n_success: ArrayLike, group_mean: ArrayLike) -> Array:
     """Dr. GRPO's update at a node from one group of unforced rollouts, not in expectation.
 
     (1/N_u) sum_i A_i (onehot(r_i)_j - P_j), A_i = (R_i - mean R) / std R, with mean and (population) standard
@@ -398,9 +398,10 @@ def dr_grpo_sample(student_logprob: ArrayLike, n: ArrayLike, n_success: ArrayLik
     """
     P = np.exp(_log(student_logprob))
     n_k, n_success_k = np.asarray(n, dtype=np.float64), np.asarray(n_success, dtype=np.float64)
-    A_sum_k = n_success_k - n_k * group_mean
+    group = np.asarray(group_mean, dtype=np.float64)
+    A_sum_k = n_success_k - n_k * group
     with np.errstate(invalid="ignore", divide="ignore"):
-        std = np.sqrt(np.float64(group_mean * (1.0 - group_mean)))
+        std = np.sqrt(group * (1.0 - group))
         scale = 1.0 / (std * np.nansum(n_k, axis=-1, keepdims=True))
         return np.asarray((A_sum_k - P * np.nansum(A_sum_k, axis=-1, keepdims=True)) * scale, dtype=np.float64)
 

@@ -5,14 +5,16 @@ Any objective, support, estimator and threshold is an expression over the table;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from compute import objectives
 from compute.alignment import SUPPORTS, Support, cosine, cut, gain, gain_se, ideal_gradient, lump, renormalise, teacher_advantage
 from compute.estimators import Estimates, Estimator, estimate
+from compute.objectives import parse
+from compute.updates import update
 from store.schema import ChildKind
 from store.tables import Nodes
 
@@ -42,16 +44,28 @@ class Scores:
 
 
 def score(
-    nodes: Nodes, *, n_sig: float, support: Support = "sliced", estimator: Estimator = "backup", half: int | None = None
+    nodes: Nodes,
+    *,
+    n_sig: float,
+    support: Support = "sliced",
+    estimator: Estimator = "backup",
+    half: int | None = None,
+    objectives: Sequence[str] | None = None,
 ) -> Scores:
-    """Score all nodes of a table (method.md 1-4).
+    """Score all nodes of a table under the study's objectives, or under any others (method.md 1-4).
 
-    Raises ValueError for an unknown support, estimator or objective.
+    Others than the study's take a table that was read with ``whole=True``. The update of `dr_grpo` follows p_succ, so that
+    its gain is no linear function of it and its `gain_se` no exact one.
+
+    Raises ValueError for an unknown support, estimator or objective, and for a table that lacks what one takes.
     """
-    return score_estimates(nodes, estimate(nodes, n_sig=n_sig, estimator=estimator, half=half), support=support)
+    estimates = estimate(nodes, n_sig=n_sig, estimator=estimator, half=half)
+    return score_estimates(nodes, estimates, support=support, objectives=objectives)
 
 
-def score_estimates(nodes: Nodes, estimates: Estimates, *, support: Support = "sliced") -> Scores:
+def score_estimates(
+    nodes: Nodes, estimates: Estimates, *, support: Support = "sliced", objectives: Sequence[str] | None = None
+) -> Scores:
     """Score all nodes from estimates that are there already: another half's, or the truth where it is known."""
     if support not in SUPPORTS:
         raise ValueError(f"Unknown support {support!r}; allowed: {', '.join(SUPPORTS)}.")
@@ -67,14 +81,10 @@ def score_estimates(nodes: Nodes, estimates: Estimates, *, support: Support = "s
     else:
         ideal_NK = ideal_gradient(student_NK, p_NK, value=estimates.value_N)
 
-    n_teachers, n_objectives = len(nodes.teachers), len(nodes.objectives)
-    update_MONK = np.full((n_teachers, n_objectives, *kept_NK.shape), np.nan)
-    for o, name in enumerate(nodes.objectives):
-        if support == "renormalised":
-            update_MNK = objectives.update(name, student_NK, teacher_MNK)
-        else:
-            update_MNK = objectives.update_about(name, student_NK, teacher_MNK, nodes.fbar_MNO[:, :, o])
-        update_MONK[:, o] = cut(update_MNK, kept_NK)
+    spellings = [parse(name) for name in (nodes.objectives if objectives is None else objectives)]
+    update_MONK = np.full((len(nodes.teachers), len(spellings), *kept_NK.shape), np.nan)
+    for o, spelling in enumerate(spellings):
+        update_MONK[:, o] = cut(update(nodes, spelling, student_NK, teacher_MNK, estimates, support), kept_NK)
 
     whole_MONK, whole_NK = (lump(update_MONK), lump(ideal_NK)) if support == "lumped" else (update_MONK, ideal_NK)
     alignment_MON = np.where(decision_point_N, cosine(whole_NK, whole_MONK), np.nan)
@@ -82,7 +92,7 @@ def score_estimates(nodes: Nodes, estimates: Estimates, *, support: Support = "s
     gain_se_MON = gain_se(student_NK, update_MONK, estimates.variance_NK, support)
     return Scores(
         teachers=nodes.teachers,
-        objectives=nodes.objectives,
+        objectives=tuple(map(str, spellings)),
         support=support,
         estimates=estimates,
         ideal_NK=ideal_NK,
