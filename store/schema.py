@@ -30,12 +30,13 @@ SCHEMA_MINOR = 0
 DIVERGENCES = ("kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine")
 
 #: Between the bins of log r = log T/P in which a teacher's `rest_moment` sums up the tokens that are no child.
-RATIO_EDGES = tuple(float(edge) for edge in range(-6, 7))
-#: Order of the last axis of `rest_moment`: logarithms of sums over the rest of the vocabulary.
+RATIO_EDGES = (-8.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
+#: Order of the last axis of `rest_moment`: what is known of the rest of the vocabulary, each entry one float32.
 REST_MOMENTS = (
-    *(f"P where log r is in bin {b}" for b in range(len(RATIO_EDGES) + 1)),
-    *(f"T where log r is in bin {b}" for b in range(len(RATIO_EDGES) + 1)),
-    *("P T", "P P"),
+    *(f"log of the sum of P over bin {b}" for b in range(len(RATIO_EDGES) + 1)),
+    *(f"log of the sum of T over bin {b}" for b in range(len(RATIO_EDGES) + 1)),
+    *(f"mean of log r over bin {b}, weighted by P" for b in range(len(RATIO_EDGES) + 1)),
+    *("log of the sum of P T", "log of the sum of P^2", "log of the sum of T^2 / P"),
 )
 
 #: `child_token_id` of the child that stands for the whole rest of the vocabulary.
@@ -294,7 +295,7 @@ TEACHER: dict[str, ArraySpec] = {
         "f4", ("node", "candidate"), 256, "log-probabilities under the teacher of the student's node_topk tokens, nat"
     ),
     "rest_moment": ArraySpec(
-        "f4", ("node", "moment"), 256, "log of sums over the tokens that are no child, in the order of REST_MOMENTS"
+        "f4", ("node", "moment"), 256, "sums over the tokens that are no child, in the order of REST_MOMENTS"
     ),
     "child_gap_kl": ArraySpec(
         "f4",

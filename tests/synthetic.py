@@ -22,6 +22,7 @@ from store.schema import (
     ABSENT_TOKEN,
     NOWHERE,
     PATH_END_TOKEN,
+    REST_MOMENTS,
     REST_TOKEN,
     STUDENT,
     TEACHER,
@@ -382,7 +383,9 @@ def _teacher_arrays(m: int, info: TeacherInfo, rollouts: list[Response], tree: T
         "node_topk_logprob": np.reshape(
             [here.teacher_MV[m][np.argsort(-here.student_V)[:TOP_K]] for here in tree.at], (-1, TOP_K)
         ),
-        "rest_moment": np.reshape([_rest_moment(of, here, m) for of, here in zip(tree.children, tree.at, strict=True)], (-1, 30)),
+        "rest_moment": np.reshape(
+            [_rest_moment(of, here, m) for of, here in zip(tree.children, tree.at, strict=True)], (-1, len(REST_MOMENTS))
+        ),
         "child_gap_kl": _padded([[child["gap_kl"][m] for child in of] for of in tree.children], "child_gap_kl", TEACHER),
         "later_n": _padded([[4] * len(of) for of in tree.children], "later_n", TEACHER),
         "later_sum": _padded([[-4 * child["later"][m] for child in of] for of in tree.children], "later_sum", TEACHER),
