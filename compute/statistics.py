@@ -6,8 +6,10 @@ The incomplete beta function gives Beta and t quantiles; questions are the unit 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -181,3 +183,99 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
         return float(np.mean(np.abs(signs_FQ @ d_Q) >= bar))
     signs_FQ = np.random.default_rng(seed).choice((-1.0, 1.0), (FLIP_DRAWS, n))
     return float((1 + np.count_nonzero(np.abs(signs_FQ @ d_Q) >= bar)) / (FLIP_DRAWS + 1))
+
+
+def jackknife_t(question_columns: ArrayLike, statistic: Callable[[Array], Array], level: float = 0.95) -> Interval:
+    """A function of means over questions, as a ratio is, with a t interval by the jackknife.
+
+    `question_columns` is [Q, C]; `statistic` takes means [.., C] and gives [..]. Questions with a NaN are left out;
+    fewer than 6 carry no interval, nor does a statistic that leaving out one question makes undefined.
+    """
+    x_QC = np.asarray(question_columns, dtype=np.float64)
+    x_QC = x_QC[np.isfinite(x_QC).all(axis=1)]
+    n = len(x_QC)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    total_C = x_QC.sum(axis=0)
+    point = float(statistic(total_C / n))
+    if n < MIN_QUESTIONS:
+        return Interval(point, math.nan, math.nan, n)
+    without_Q = statistic((total_C - x_QC) / (n - 1))
+    half_width = t_quantile(0.5 + level / 2.0, n - 1) * math.sqrt((n - 1) * float(np.var(without_Q)))
+    return Interval(point, point - half_width, point + half_width, n)
+
+
+def bootstrap_t(question_means: ArrayLike, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """Mean over questions with a bootstrap-t interval, for skewed data: the t statistic's own distribution by resampling.
+
+    It covers 92-95 % from 6 questions on, exponential data included. NaN questions are left out; fewer than 6 carry
+    no interval.
+    """
+    x_Q = np.asarray(question_means, dtype=np.float64)
+    x_Q = x_Q[np.isfinite(x_Q)]
+    n = x_Q.size
+    if n < MIN_QUESTIONS:
+        return t_interval(x_Q, level)
+    centre, se = float(x_Q.mean()), float(x_Q.std(ddof=1)) / math.sqrt(n)
+    drawn_DQ = x_Q[np.random.default_rng(seed).integers(n, size=(draws, n))]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t_D = (drawn_DQ.mean(axis=1) - centre) / (drawn_DQ.std(axis=1, ddof=1) / math.sqrt(n))
+    if se == 0.0:
+        return Interval(centre, centre, centre, n)
+    # A draw of one question n times has no spread: its t is infinite on its side, or 0/0 where it says nothing.
+    ends = np.quantile(t_D[~np.isnan(t_D)], [0.5 - level / 2.0, 0.5 + level / 2.0], method="inverted_cdf")
+    low_t, high_t = ends.tolist()
+    return Interval(centre, centre - high_t * se, centre - low_t * se, n)
+
+
+def spearman(x_P: ArrayLike, y_P: ArrayLike, group_P: ArrayLike, n_groups: int, least: int = 4) -> Array:
+    """Rank correlation inside every group, ties at their mean rank: [n_groups].
+
+    Pairs with a NaN are left out; NaN for a group with fewer than `least` pairs or with no spread on a side.
+    """
+    x, y, group = np.asarray(x_P, dtype=np.float64), np.asarray(y_P, dtype=np.float64), np.asarray(group_P)
+    there = np.isfinite(x) & np.isfinite(y)
+    x, y, group = x[there], y[there], group[there]
+    n_G = np.bincount(group, minlength=n_groups)
+    # Ranks from 1 to n have the mean (n + 1)/2 also where there are ties.
+    a, b = (_ranks_within(v, group, n_G) - (n_G[group] + 1) / 2.0 for v in (x, y))
+    cross_G, a_G, b_G = (np.bincount(group, product, n_groups) for product in (a * b, a * a, b * b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(n_G >= least, cross_G / np.sqrt(a_G * b_G), np.nan)
+
+
+def _ranks_within(value: Array, group: NDArray[np.integer[Any]], n_G: NDArray[np.integer[Any]]) -> Array:
+    """Rank of every value inside its group, from 1; equal values share their mean rank."""
+    if not value.size:
+        return value
+    order = np.lexsort((value, group))
+    sorted_value, sorted_group = value[order], group[order]
+    new = np.r_[True, (np.diff(sorted_value) != 0.0) | (np.diff(sorted_group) != 0)]
+    first = np.flatnonzero(new)
+    count = np.diff(np.r_[first, len(value)])
+    group_start = np.cumsum(n_G) - n_G
+    ranks = np.empty_like(value)
+    ranks[order] = np.repeat(first + (count + 1) / 2.0 - group_start[sorted_group[first]], count)
+    return ranks
+
+
+def sign_flip_tests(differences_XQ: ArrayLike, seed: int = 0) -> Array:
+    """`sign_flip_test` of every row, with one draw of signs for all rows that have the same questions: [X]."""
+    d_XQ = np.asarray(differences_XQ, dtype=np.float64)
+    p_X = np.full(len(d_XQ), np.nan)
+    masks, mask_X = np.unique(np.isfinite(d_XQ), axis=0, return_inverse=True)
+    for i, there_Q in enumerate(masks):
+        n = int(there_Q.sum())
+        if n == 0:
+            continue
+        rows = np.flatnonzero(mask_X.ravel() == i)
+        d_QX = d_XQ[rows][:, there_Q].T
+        bar_X = np.abs(d_QX.sum(axis=0)) - 1e-12 * np.abs(d_QX).sum(axis=0)
+        exact = n <= EXACT_FLIPS
+        if exact:
+            signs_FQ = 1.0 - 2.0 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
+        else:
+            signs_FQ = np.random.default_rng(seed).choice((-1.0, 1.0), (FLIP_DRAWS, n))
+        as_far_X = np.count_nonzero(np.abs(signs_FQ @ d_QX) >= bar_X, axis=0)
+        p_X[rows] = as_far_X / len(signs_FQ) if exact else (1 + as_far_X) / (FLIP_DRAWS + 1)
+    return p_X

@@ -56,7 +56,7 @@ def test_nodes_are_averaged_over_paths_paths_over_questions_questions_at_last() 
     everything = row(summary, "t0", "all")
     assert everything.alignment.mean == pytest.approx(((0.15 + 0.4) / 2 - 0.4) / 2)
     assert everything.gain.mean == pytest.approx(10 * everything.alignment.mean)
-    assert everything.share_positive == pytest.approx(0.5)
+    assert everything.share_positive.mean == pytest.approx(0.5)
     assert (everything.n_questions, everything.n_decision_points) == (2, 4)  # node 1 once, node 4 never
     assert row(summary, "t0", "correct").alignment.mean == pytest.approx(0.15)
     assert row(summary, "t0", "correct").n_questions == 1
@@ -118,7 +118,7 @@ def test_outcomes_without_paths_have_no_mean() -> None:
     nodes, scores = study(np.array([[0.1]]), np.array([[0.1]]))
     summary = summarise(nodes, make_paths([(0, True, [0])]), scores)
     incorrect = row(summary, "t0", "incorrect")
-    assert math.isnan(incorrect.alignment.mean) and incorrect.n_questions == 0 and math.isnan(incorrect.share_positive)
+    assert math.isnan(incorrect.alignment.mean) and incorrect.n_questions == 0 and math.isnan(incorrect.share_positive.mean)
 
 
 def test_a_study_without_paths() -> None:

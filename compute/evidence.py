@@ -1,0 +1,161 @@
+"""Everything that findings and selection are made from, read from a store once.
+
+Scores of all completions and of each half, and at every entry (a node on a path) the cheap features that are known
+without any completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compute.alignment import Support
+from compute.averages import Averages
+from compute.estimators import Estimator
+from compute.halves import Halves, split
+from compute.scores import Scores, score
+from store.schema import DIVERGENCES
+from store.tables import Int, Nodes, Paths, Rollout
+
+if TYPE_CHECKING:
+    from store.reader import Store
+
+Array = NDArray[np.float64]
+
+#: Features at every entry that `gather` reads, beside `correct`, `position` and `depth`, which are always there.
+TOKEN_FEATURES = (*DIVERGENCES, "entropy", "teacher_entropy", "entropy_difference", "overlap", "overlap_mass")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A study, scored. Axes: M teacher, O objective, N node, L path, P entry (a node on a path), Q question."""
+
+    nodes: Nodes
+    paths: Paths
+    scores: Scores
+    halves: Halves
+    length_L: Int  #: tokens of every path
+    #: by name [M, P], NaN where unknown; those of the student alone are the same for every teacher
+    features: Mapping[str, Array]
+    #: by question number: share of the initial rollouts that were correct
+    success_rates: Mapping[int, float] = field(default_factory=dict)
+    null_teachers: frozenset[str] = frozenset()
+
+    @property
+    def averages(self) -> Averages:
+        """The way from entries to questions."""
+        return Averages.of(self.paths)
+
+    @property
+    def depth_P(self) -> Array:
+        """Normalised depth of every entry: its position over the length of its path."""
+        averages = self.averages
+        length_P = np.maximum(self.length_L[averages.path_P], 1)
+        return np.asarray(self.nodes.position_N[averages.node_P] / length_P, dtype=np.float64)
+
+
+def gather(
+    opened: Store,
+    *,
+    objectives: Collection[str] | None = None,
+    support: Support = "sliced",
+    estimator: Estimator = "backup",
+) -> Evidence:
+    """Read and score a whole store, under the given objectives of the study (None: all of them)."""
+    nodes, paths = opened.study_nodes()
+    if objectives is not None:
+        nodes = _only(nodes, objectives)
+    lines = {line.number: line for line in opened.questions()}
+    lengths = {(line.number, row.index): row.n_tokens for line in lines.values() for row in line.rollouts}
+    keys = list(zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True))
+    features = {name: np.full((len(nodes.teachers), len(paths.node_P)), np.nan) for name in TOKEN_FEATURES}
+    for path, (number, index) in enumerate(keys):
+        entries = slice(int(paths.start_L1[path]), int(paths.start_L1[path + 1]))
+        rollout = opened.rollout(lines[number].id, index, nodes.teachers)
+        for name, value_MP in token_features(rollout, nodes.position_N[paths.node_P[entries]]).items():
+            features[name][:, entries] = value_MP
+    return evidence(
+        nodes,
+        paths,
+        n_sig=opened.attributes.n_sig,
+        length_L=np.array([lengths[key] for key in keys], dtype=np.int64),
+        features=features,
+        success_rates={number: line.success_rate for number, line in lines.items()},
+        null_teachers=[teacher.id for teacher in opened.teachers if teacher.null],
+        support=support,
+        estimator=estimator,
+    )
+
+
+def evidence(
+    nodes: Nodes,
+    paths: Paths,
+    *,
+    n_sig: float,
+    length_L: Int,
+    features: Mapping[str, Array] | None = None,
+    success_rates: Mapping[int, float] | None = None,
+    null_teachers: Collection[str] = (),
+    support: Support = "sliced",
+    estimator: Estimator = "backup",
+) -> Evidence:
+    """Score tables that are in memory already."""
+    scores = score(nodes, n_sig=n_sig, support=support, estimator=estimator)
+    bare = Evidence(
+        nodes=nodes,
+        paths=paths,
+        scores=scores,
+        halves=split(nodes, scores, estimator=estimator),
+        length_L=length_L,
+        features={},
+        success_rates=success_rates or {},
+        null_teachers=frozenset(null_teachers),
+    )
+    of_entries = {
+        "correct": paths.correct_L[bare.averages.path_P],
+        "position": nodes.position_N[paths.node_P],
+        "depth": bare.depth_P,
+    }
+    shape = (len(nodes.teachers), len(paths.node_P))
+    always = {name: np.broadcast_to(value_P.astype(np.float64), shape) for name, value_P in of_entries.items()}
+    return replace(bare, features={**always, **(features or {})})
+
+
+def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
+    """What is cheap to know at positions of a rollout, by name: [M, P]. The distributions are those that precede the token.
+
+    `entropy_difference` is |H(T) - H(P)|; `overlap` is the share of the student's top-K that is in the teacher's,
+    `overlap_mass` the student's mass on these tokens.
+    """
+    entropy_P = rollout.entropy_T[position_P].astype(np.float64)
+    teacher_entropy_MP = rollout.teacher_entropy_TM[position_P].T.astype(np.float64)
+    divergence_DMP = np.transpose(rollout.divergence_TMD[position_P], (2, 1, 0)).astype(np.float64)
+    token_PC = rollout.topk_token_id_TC[position_P]
+    theirs_PMC = rollout.teacher_topk_token_id_TMC[position_P]
+    present_PC = token_PC >= 0
+    common_PMC = present_PC[:, None] & (token_PC[:, None, :, None] == theirs_PMC[:, :, None, :]).any(axis=-1)
+    asked_MP = (theirs_PMC >= 0).any(axis=-1).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share_MP = (common_PMC.sum(axis=-1) / present_PC.sum(axis=-1)[:, None]).T
+    mass_PC = np.where(present_PC, np.exp(rollout.topk_logprob_TC[position_P].astype(np.float64)), 0.0)
+    return {
+        **dict(zip(DIVERGENCES, divergence_DMP, strict=True)),
+        "entropy": np.broadcast_to(entropy_P, teacher_entropy_MP.shape),
+        "teacher_entropy": teacher_entropy_MP,
+        "entropy_difference": np.abs(teacher_entropy_MP - entropy_P),
+        "overlap": np.where(asked_MP, share_MP, np.nan),
+        "overlap_mass": np.where(asked_MP, (common_PMC * mass_PC[:, None]).sum(axis=-1).T, np.nan),
+    }
+
+
+def _only(nodes: Nodes, objectives: Collection[str]) -> Nodes:
+    """The table with some of its objectives."""
+    for name in objectives:
+        if name not in nodes.objectives:
+            raise ValueError(f"The store has no objective {name!r}; it has {', '.join(nodes.objectives)}.")
+    columns = [o for o, name in enumerate(nodes.objectives) if name in objectives]
+    return replace(nodes, objectives=tuple(nodes.objectives[o] for o in columns), fbar_MNO=nodes.fbar_MNO[:, :, columns])
