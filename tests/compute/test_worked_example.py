@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,37 @@ def test_finite_sample_dr_grpo_uses_unforced_rollouts_only(name: str) -> None:
     close(np.sqrt(group_mean * (1.0 - group_mean)), expected["group_std"])
     update = objectives.dr_grpo_sample(nodes.logprob_NK[row], counts.n_NK[row], counts.n_success_NK[row], group_mean)
     np.testing.assert_allclose(update, list(expected["update"].values()), rtol=1e-12, atol=1e-15)
+
+
+def page_tables() -> dict[str, str]:
+    """The tables of docs/worked_example.md, from the code."""
+    nodes = worked_nodes()
+    scores = score(nodes, n_sig=EXAMPLE["n_sig"])
+    by_name = {name: estimate(nodes, n_sig=EXAMPLE["n_sig"], estimator=name) for name in ("plain", "on_policy", "backup")}
+    estimates = by_name["backup"]
+    children, gradients, summary = [], [], []
+    for row, name in enumerate(NAMES):
+        for k, child in enumerate([*NODES[name]["kept"], "rest"]):
+            n, n_success = estimates.n_NK[row, k], estimates.n_success_NK[row, k]
+            own = f"{n_success}/{n}" if n else "none"
+            pooled, on_policy, backup = (_fraction(one.p_succ_NK[row, k]) for one in by_name.values())
+            numbers = f"{estimates.variance_NK[row, k]:.6f} | {estimates.effective_n_NK[row, k]:.2f}"
+            children.append(f"| {name} | {child} | {own} | {pooled} | {on_policy} | {backup} | {numbers} |")
+            if child != "rest":
+                update = f"{scores.update_MONK[0, 0, row, k]:+.6f}"
+                gradients.append(f"| {name} | {child} | {scores.ideal_NK[row, k]:+.6f} | {update} |")
+        for o, objective in enumerate(OBJECTIVES):
+            gain = f"{scores.gain_MON[0, o, row]:+.6f} | {scores.gain_se_MON[0, o, row]:.6f}"
+            value = f"{_fraction(scores.estimates.value_N[row])} | {scores.advantage_MN[0, row]:+.6f}"
+            summary.append(f"| {name} | {value} | {objective} | {scores.alignment_MON[0, o, row]:+.6f} | {gain} |")
+    return {"children": "\n".join(children), "gradients": "\n".join(gradients), "summary": "\n".join(summary)}
+
+
+def _fraction(value: float) -> str:
+    return str(Fraction(float(value)).limit_denominator(10_000))
+
+
+@pytest.mark.parametrize("name", ["children", "gradients", "summary"])
+def test_the_page_shows_these_numbers(name: str) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "worked_example.md"
+    assert page_tables()[name] in page.read_text(encoding="utf-8")
