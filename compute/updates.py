@@ -5,6 +5,8 @@ An objective of the study has its fbar stored; any other takes a table that was 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,8 +22,8 @@ from store.tables import Nodes, Paths
 Array = NDArray[np.float64]
 
 
-def takes_whole(spellings: tuple[str, ...], stored: tuple[str, ...]) -> bool:
-    """Whether scoring these objectives takes a table read with ``whole=True``, where the study's are `stored`."""
+def takes_whole(spellings: Sequence[str], stored: Sequence[str]) -> bool:
+    """Whether scoring these objectives takes a table read with ``whole=True``, where the study's own are `stored`."""
     parsed = [objectives.parse(name) for name in spellings]
     return any(str(one) not in stored or one.needs for one in parsed if one.needs != ("p_succ",))
 

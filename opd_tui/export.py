@@ -20,6 +20,7 @@ import numpy as np
 
 import store
 from compute.scores import Scores, score
+from compute.updates import takes_whole
 from opd_tui.text import safe
 from store.errors import StoreError
 from store.reader import Store
@@ -67,7 +68,8 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
             f"No chosen question has a rollout {unknown[0]}; there is {', '.join(map(str, sorted(there))) or 'none'}."
         )
     for question in chosen:
-        nodes = opened.nodes(question.id, teachers)
+        names = opened.attributes.objectives
+        nodes = opened.nodes(question.id, teachers, whole=takes_whole(names, names))
         scores = score(nodes, n_sig=opened.attributes.n_sig)
         for line in question.rollouts:
             if not selection.rollouts or line.index in selection.rollouts:

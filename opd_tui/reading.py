@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import store
 from compute.scores import Scores, score
+from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
 from opd_tui.overview import Overview, no_overview, overview, score_study, study_means
 from opd_tui.pages import RolloutPage
@@ -68,12 +69,17 @@ class Library:
             questions=tuple(_question(row) for row in self._store.questions()),
         )
 
+    @property
+    def _whole(self) -> bool:
+        names = self._store.attributes.objectives
+        return takes_whole(names, names)
+
     def overview(self) -> Overview:
         """The whole study, scored; none where its table of nodes would not fit beside everything else."""
         n_nodes = self._store.counts().n_nodes
         if n_nodes > MOST_NODES:
             return no_overview(n_nodes)
-        nodes, paths = self._store.study_nodes()
+        nodes, paths = self._store.study_nodes(whole=self._whole)
         scores = score_study(nodes, self._store.attributes.n_sig)
         return overview(nodes, paths, scores, study_means(nodes, paths, scores))
 
@@ -116,7 +122,7 @@ class Library:
         )
 
     def _score(self, question_id: str) -> tuple[Nodes, Scores]:
-        nodes = self._store.nodes(question_id)
+        nodes = self._store.nodes(question_id, whole=self._whole)
         return nodes, score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
 
     # texts

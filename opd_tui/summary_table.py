@@ -12,13 +12,15 @@ import store
 from compute.scores import score
 from compute.statistics import Interval
 from compute.summary import SummaryRow, summarise
+from compute.updates import takes_whole
 from opd_tui.text import safe
 
 
 def print_summary(path: str) -> None:
     """Print one table per objective to standard output."""
     opened = store.open(path)
-    nodes, paths = opened.study_nodes()
+    names = opened.attributes.objectives
+    nodes, paths = opened.study_nodes(whole=takes_whole(names, names))
     nulls = {teacher.id for teacher in opened.teachers if teacher.null}
     summary = summarise(nodes, paths, score(nodes, n_sig=opened.attributes.n_sig), null_teachers=nulls)
     console = Console()
