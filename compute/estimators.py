@@ -111,7 +111,7 @@ def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", hal
 def stratum_counts(nodes: Nodes, *, half: int | None = None) -> Counts:
     """Completions of each child's own stratum. Those that followed a path to its end belong to none."""
     rows_G = np.flatnonzero(
-        (nodes.group_exit_node_G != NOWHERE) & (nodes.group_exit_token_G != PATH_END_TOKEN) & _in_half(nodes, half)
+        (nodes.group_exit_node_G != NOWHERE) & (nodes.group_exit_token_G > PATH_END_TOKEN) & _in_half(nodes, half)
     )
     child_G = _exit_child(nodes, rows_G)
     return _count(nodes, rows_G, [(nodes.group_exit_node_G[rows_G], child_G, np.ones(len(rows_G), dtype=bool))])
@@ -121,8 +121,8 @@ def passing_counts(nodes: Nodes, which: Literal["on_policy", "plain", "unforced"
     """Completions that went through each child: all of them, or those whose way to the child was not forced.
 
     `on_policy`: launched above the child, or forced at it; a draw from the gap was forced to leave, so it counts
-    nowhere. `unforced`: initial rollouts only. A completion that followed a path to its end counts where one
-    child alone leads to that end.
+    nowhere. `unforced`: initial rollouts only. A completion that followed a path to its end counts where its exit
+    names the child, or one child alone leads to an end.
     """
     above_N, above_child_N, _ = tree_of(nodes)
     forced_G = nodes.group_forced_kind_G
@@ -164,11 +164,13 @@ def _count(nodes: Nodes, rows_G: Int, steps: Sequence[tuple[Int, Int, Bool]]) ->
 
 
 def _exit_child(nodes: Nodes, rows_G: Int) -> Int:
-    """Column of the child by which each group left; -1 for a path's end that two children, or none, lead to."""
+    """Column of the child by which each group left; -1 for a path's end, unnamed, that two children, or none, lead to."""
     node_G, token_G = nodes.group_exit_node_G[rows_G], nodes.group_exit_token_G[rows_G]
     kind_GK = nodes.kind_NK[node_G]
-    ended_G = token_G == PATH_END_TOKEN
+    ended_G = token_G <= PATH_END_TOKEN
     to_end_GK = (kind_GK == ChildKind.ON_PATH) & (nodes.next_NK[node_G] == NOWHERE)
+    taken_G = PATH_END_TOKEN - 1 - token_G  # what `path_end` was given
+    to_end_GK &= (token_G == PATH_END_TOKEN)[:, None] | (nodes.token_NK[node_G] == taken_G[:, None])
     named_GK = (nodes.token_NK[node_G] == token_G[:, None]) & (kind_GK != ChildKind.ABSENT)
     match_GK = np.where(ended_G[:, None], to_end_GK, named_GK)
     matches_G = match_GK.sum(axis=1)

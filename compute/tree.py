@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, UNKNOWN_OUTCOME
+from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, UNKNOWN_OUTCOME, path_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,8 @@ class Trie:
     ) -> tuple[int, int]:
         """The stratum of a free completion from the root: (trie node, child token) that names it.
 
-        (-1, PATH_END_TOKEN) where it follows a path to its end, or leaves before the first targeted node.
+        Where it follows a path to its end, the last targeted node and `path_end` of the token it took there;
+        (-1, PATH_END_TOKEN) where it leaves before the first targeted node.
         """
         at, above = 0, (NOWHERE, PATH_END_TOKEN)
         for token in token_ids:
@@ -141,4 +142,4 @@ class Trie:
             elif following is None:
                 return above
             at = following
-        return NOWHERE, PATH_END_TOKEN
+        return (above[0], path_end(above[1])) if above[0] != NOWHERE else above

@@ -43,8 +43,16 @@ REST_MOMENTS = (
 REST_TOKEN = -2
 #: `child_token_id` beyond a node's last child, and any other absent token.
 ABSENT_TOKEN = -1
-#: `group_exit_token` of completions that followed a path to its very end: they belong to no stratum.
+#: `group_exit_token` of completions that followed a path to its very end: they belong to no stratum. It, or a lower value
+#: that also names the child they took there (`path_end`), for several children of one node may lead to ends.
 PATH_END_TOKEN = -3
+
+
+def path_end(token: int) -> int:
+    """The exit token of completions that took the on-path child `token` and followed it to the path's end."""
+    return PATH_END_TOKEN - 1 - token
+
+
 #: A row number that points nowhere.
 NOWHERE = -1
 #: `child_outcome` where the outcome is not known exactly.
@@ -253,7 +261,7 @@ STUDENT: dict[str, ArraySpec] = {
         "i4", ("group",), 1024, "row of the node whose child names the stratum, or -1", refers="node", absent=NOWHERE
     ),
     "group_exit_token": ArraySpec(
-        "i4", ("group",), 1024, "that child's token, REST_TOKEN or PATH_END_TOKEN", absent=ABSENT_TOKEN
+        "i4", ("group",), 1024, "that child's token, REST_TOKEN, PATH_END_TOKEN or lower", absent=ABSENT_TOKEN
     ),
     "group_half": ArraySpec("u1", ("group",), 1024, "parity of the sample number within launch and forced token"),
     "group_n": ArraySpec("i4", ("group",), 1024, "completions"),

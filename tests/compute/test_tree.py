@@ -8,7 +8,7 @@ import pytest
 from compute.study import Targeting
 from compute.targeting import Target, children, nominate, plan, windows
 from compute.tree import Path, Trie
-from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, ChildKind, ForcedKind
+from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, ChildKind, ForcedKind, path_end
 
 END = 9
 
@@ -46,7 +46,7 @@ def test_a_chain_runs_to_the_next_target_or_the_end(trie):
 @pytest.mark.parametrize(
     ("tokens", "stratum"),
     [
-        ([1, 4, END], (NOWHERE, PATH_END_TOKEN)),  # follows a path to its end
+        ([1, 4, END], (1, path_end(4))),  # follows a path to its end
         ([1, 2, 5], (1, 2)),  # leaves in the gap after the fork
         ([1, 7], (1, 7)),  # takes a candidate of the fork
         ([1, 8], (1, REST_TOKEN)),  # takes none of its children
