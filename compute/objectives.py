@@ -197,13 +197,13 @@ TABLE: tuple[Objective, ...] = (
     ),
     Objective(
         "sampled_token",
-        "-(log T(y)/P(y) + constant) log P(y) of one sampled token y, in expectation",
+        "policy gradient of log T(y)/P(y) + constant, in expectation",
         lambda log_P, log_T, constant: reverse_kl(log_P, log_T) + constant,
         (Parameter("constant", 0.0, low=-1e6, high=1e6),),
     ),
     Objective("k3_reward", "k3 as the reward: reverse minus forward KL", k3_reward),
     Objective("k3_loss", "k3 as the loss: forward KL in disguise", forward_kl),
-    Objective("top_k_penalty", "a top-k KL subtracted whatever was sampled: no signal", top_k_penalty),
+    Objective("top_k_penalty", "a top-k KL as a penalty whatever was sampled: no signal", top_k_penalty),
     Objective("minillm", "sequence-level KL(P‖T) by reward-to-go", minillm, needs=("later",)),
     Objective("dr_grpo", "the reward alone, in expectation", dr_grpo, needs=("p_succ",)),
 )

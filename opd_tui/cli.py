@@ -150,18 +150,33 @@ def export(
     rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
     teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher (repeatable).")] = None,
     tokens: Annotated[str, typer.Option(metavar="A:B", help="Only token positions A to B - 1.")] = "",
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
+    ] = None,
 ) -> None:
     """Write a slice of a store to a file."""
+    from compute.objectives import parse
     from opd_tui.export import Selection, parse_range, write
 
     try:
         positions = parse_range(tokens)
+        objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions)
+    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
     n = write(path, selection, format, out)
     if out != "-":
         print(f"{n:,} rows are in {out}.")
+
+
+@app.command("objectives")
+def objectives_command(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List the distillation objectives that scores can be computed for."""
+    from opd_tui.objective_table import print_objectives
+
+    print_objectives(as_json=json)
 
 
 class _Failure(Exception):

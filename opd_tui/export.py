@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 import store
+from compute.objectives import parse
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.text import safe
@@ -39,6 +40,7 @@ class Selection:
     rollouts: tuple[int, ...] = ()
     teachers: tuple[str, ...] = ()
     positions: tuple[int, int] | None = None
+    objectives: tuple[str, ...] = ()  #: the study's, or any others as `compute.objectives.parse` reads them
 
 
 def parse_range(text: str) -> tuple[int, int] | None:
@@ -68,13 +70,24 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
             f"No chosen question has a rollout {unknown[0]}; there is {', '.join(map(str, sorted(there))) or 'none'}."
         )
     for question in chosen:
-        names = opened.attributes.objectives
-        nodes = opened.nodes(question.id, teachers, whole=takes_whole(names, names))
-        scores = score(nodes, n_sig=opened.attributes.n_sig)
+        scored = _scored(opened, question.id, teachers, _objectives(opened, selection))
         for line in question.rollouts:
             if not selection.rollouts or line.index in selection.rollouts:
                 rollout = opened.rollout(question.id, line.index, teachers)
-                yield from _rollout_rows(opened, rollout, nodes, scores, selection.positions)
+                yield from _rollout_rows(opened, rollout, *scored, selection.positions)
+
+
+def _objectives(opened: Store, selection: Selection) -> tuple[str, ...]:
+    return tuple(str(parse(name)) for name in selection.objectives) or opened.attributes.objectives
+
+
+def _scored(opened: Store, question: str, teachers: tuple[str, ...], names: tuple[str, ...]) -> tuple[Nodes, Scores]:
+    """A question's nodes, scored under any objectives."""
+    nodes = opened.nodes(question, teachers, whole=takes_whole(names, opened.attributes.objectives))
+    try:
+        return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names)
+    except ValueError as error:  # an objective that asks for more than this store keeps
+        raise StoreError(str(error)) from None
 
 
 def write(path: str, selection: Selection, format: Format, out: str) -> int:
@@ -85,12 +98,12 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
     opened = store.open(path)
     found = rows(opened, selection)
     if out == "-":
-        return _write(found, format, opened, sys.stdout, _on_screen if sys.stdout.isatty() else str)
+        return _write(found, format, _objectives(opened, selection), sys.stdout, _on_screen if sys.stdout.isatty() else str)
     target = Path(out)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            n = _write(found, format, opened, file, str)
+            n = _write(found, format, _objectives(opened, selection), file, str)
         unfinished.replace(target)
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
@@ -116,14 +129,14 @@ class _Lines:
         self._file.write(self._shown(line))
 
 
-def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str], shown: Callable[[str], str]) -> int:
+def _write(found: Iterator[Row], format: Format, objectives: tuple[str, ...], file: IO[str], shown: Callable[[str], str]) -> int:
     """Write the rows; `shown` is what becomes of each line."""
     n = 0
     if format == "jsonl":
         for n, row in enumerate(found, 1):  # noqa: B007  # the count outlives the loop
             file.write(shown(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"))
         return n
-    columns = _columns(opened)
+    columns = _columns(objectives)
     table = csv.DictWriter(_Lines(file, shown), columns, restval="", extrasaction="raise")
     table.writeheader()
     for n, row in enumerate(found, 1):  # noqa: B007  # as above
@@ -131,10 +144,8 @@ def _write(found: Iterator[Row], format: Format, opened: Store, file: IO[str], s
     return n
 
 
-def _columns(opened: Store) -> list[str]:
-    per_objective = [
-        f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in opened.attributes.objectives
-    ]
+def _columns(objectives: tuple[str, ...]) -> list[str]:
+    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in objectives]
     return [
         *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
         *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),
@@ -199,7 +210,7 @@ def _node_columns(opened: Store, nodes: Nodes, scores: Scores, node: int, m: int
         "gain_se": scores.gain_se_MON[m, :, node],
     }
     return {
-        **{name: dict(zip(nodes.objectives, map(_number, values), strict=True)) for name, values in per_objective.items()},
+        **{name: dict(zip(scores.objectives, map(_number, values), strict=True)) for name, values in per_objective.items()},
         "teacher_advantage": _number(scores.advantage_MN[m, node]),
         "success_rate_range": _number(scores.success_rate_range_N[node]),
         "n_kept": int(scores.n_kept_N[node]),

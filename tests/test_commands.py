@@ -176,6 +176,35 @@ def test_export_keeps_its_contract(computed):
     }
 
 
+def test_export_scores_under_any_objective(computed):
+    """Those of the study come out the same; others without computing anything again."""
+    words = ("--teacher", "teacher", "--objective", "reverse_kl", "--objective", "jsd(beta=0.3)")
+    rows = [json.loads(line) for line in run_opd("export", computed, "-o", "-", *words).stdout.splitlines()]
+    study = [json.loads(line) for line in run_opd("export", computed, "-o", "-", "--teacher", "teacher").stdout.splitlines()]
+    scored = [(row, own) for row, own in zip(rows, study, strict=True) if "alignment" in row]
+    assert len(scored) > 10
+    for row, own in scored:
+        assert list(row["alignment"]) == ["reverse_kl", "jsd(0.3)"]
+        assert row["alignment"]["reverse_kl"] == own["alignment"]["reverse_kl"]
+        assert row["gain"]["reverse_kl"] == own["gain"]["reverse_kl"]
+    assert any(row["alignment"]["jsd(0.3)"] != row["alignment"]["reverse_kl"] for row, _ in scored)
+    csv_words = ("--format", "csv", "--objective", "chi2", "--tokens", "0:4")
+    header = run_opd("export", computed, "-o", "-", *csv_words).stdout.splitlines()[0]
+    assert "gain.chi2" in header
+    assert "reverse_kl" not in header
+    fails(run_opd("export", computed, "-o", "-", "--objective", "reverse"), "did you mean 'reverse_kl'", code=2)
+    fails(run_opd("export", computed, "-o", "-", "--objective", "top_k_reverse_kl(99)"), "most likely tokens, not 99")
+
+
+def test_objectives_are_listed():
+    text = run_opd("objectives").stdout
+    listed = json.loads(run_opd("objectives", "--json").stdout)
+    assert listed["schema"] == "opd-tui/objectives/1"
+    names = [one["name"] for one in listed["objectives"]]
+    assert {"reverse_kl", "minillm", "dr_grpo", "k3_reward"} <= set(names)
+    assert all(f"\n{name}" in text for name in names)
+
+
 def test_export_slices(computed):
     rows = [json.loads(line) for line in run_opd("export", computed, "-o", "-").stdout.splitlines()]
     first = rows[0]
@@ -218,6 +247,6 @@ def test_demo_without_a_terminal_prints_the_summary(tmp_path):
 
 def test_help_is_short_and_names_every_command():
     told = run_opd("--help").stdout
-    for word in ("demo", "init", "compute", "browse", "info", "export"):
+    for word in ("demo", "init", "compute", "browse", "info", "export", "objectives"):
         assert word in told
     assert Path(CHAIN_SUMS / "study.toml").is_file()
