@@ -72,6 +72,31 @@ class Oracle:
             self._solved |= {prefix: search.result() for prefix, search in searches.items()}
         return [self._solved[prefix] for prefix in prefixes]
 
+    def later(
+        self, prefix: Prefix, teacher: Callable[[Sequence[Prefix]], NDArray[np.float64]], tolerance: float = 0.002
+    ) -> Exact:
+        """F of `minillm` after a prefix: the expected sum of -KL(P‖T) at this and all later positions, in nat.
+
+        `teacher` gives log-probabilities [n, V] after n prefixes of like length. `unexplored` is the probability of the
+        responses whose later positions were not looked at.
+        """
+        frontier: list[tuple[float, Prefix]] = [(-1.0, prefix)]
+        total, unexplored = 0.0, 1.0
+        while frontier and unexplored > tolerance:
+            taken = [heapq.heappop(frontier) for _ in range(min(_BATCH, len(frontier)))]
+            unexplored += sum(mass for mass, _ in taken)
+            going = [(-mass, one) for mass, one in taken if not self._finished(one)]
+            self._look([one for _, one in going if one not in self._next])
+            for length in {len(one) for _, one in going}:
+                group = [(mass, one) for mass, one in going if len(one) == length]
+                for (mass, one), logt_V in zip(group, teacher([one for _, one in group]), strict=True):
+                    P_V = self._next[one]
+                    total -= mass * float(np.sum(P_V * (np.log(np.maximum(P_V, 1e-300)) - logt_V), where=P_V > 0))
+                    for token in np.flatnonzero(mass * P_V > _NEGLIGIBLE):
+                        heapq.heappush(frontier, (-mass * float(P_V[token]), (*one, int(token))))
+                        unexplored += mass * float(P_V[token])
+        return Exact(total, max(0.0, unexplored))
+
     def _known(self, prefix: Prefix) -> bool:
         return prefix in self._solved or self._finished(prefix)
 
