@@ -6,7 +6,7 @@ without any completion.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from compute.averages import Averages
 from compute.estimators import Estimator
 from compute.halves import Halves, split
 from compute.scores import Scores, score
+from compute.updates import takes_whole
 from store.schema import DIVERGENCES
 from store.tables import Int, Nodes, Paths, Rollout
 
@@ -61,14 +62,13 @@ class Evidence:
 def gather(
     opened: Store,
     *,
-    objectives: Collection[str] | None = None,
+    objectives: Sequence[str] | None = None,
     support: Support = "sliced",
     estimator: Estimator = "backup",
 ) -> Evidence:
-    """Read and score a whole store, under the given objectives of the study (None: all of them)."""
-    nodes, paths = opened.study_nodes()
-    if objectives is not None:
-        nodes = _only(nodes, objectives)
+    """Read and score a whole store, under the study's objectives or any others. Raises StoreError, and ValueError as `score`."""
+    names = tuple(opened.attributes.objectives if objectives is None else objectives)
+    nodes, paths = opened.study_nodes(whole=takes_whole(names, opened.attributes.objectives))
     lines = {line.number: line for line in opened.questions()}
     lengths = {(line.number, row.index): row.n_tokens for line in lines.values() for row in line.rollouts}
     keys = list(zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True))
@@ -86,6 +86,7 @@ def gather(
         features=features,
         success_rates={number: line.success_rate for number, line in lines.items()},
         null_teachers=[teacher.id for teacher in opened.teachers if teacher.null],
+        objectives=names,
         support=support,
         estimator=estimator,
     )
@@ -100,11 +101,12 @@ def evidence(
     features: Mapping[str, Array] | None = None,
     success_rates: Mapping[int, float] | None = None,
     null_teachers: Collection[str] = (),
+    objectives: Sequence[str] | None = None,
     support: Support = "sliced",
     estimator: Estimator = "backup",
 ) -> Evidence:
     """Score tables that are in memory already."""
-    scores = score(nodes, n_sig=n_sig, support=support, estimator=estimator)
+    scores = score(nodes, n_sig=n_sig, support=support, estimator=estimator, objectives=objectives)
     bare = Evidence(
         nodes=nodes,
         paths=paths,
@@ -150,12 +152,3 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
         "overlap": np.where(asked_MP, share_MP, np.nan),
         "overlap_mass": np.where(asked_MP, (common_PMC * mass_PC[:, None]).sum(axis=-1).T, np.nan),
     }
-
-
-def _only(nodes: Nodes, objectives: Collection[str]) -> Nodes:
-    """The table with some of its objectives."""
-    for name in objectives:
-        if name not in nodes.objectives:
-            raise ValueError(f"The store has no objective {name!r}; it has {', '.join(nodes.objectives)}.")
-    columns = [o for o, name in enumerate(nodes.objectives) if name in objectives]
-    return replace(nodes, objectives=tuple(nodes.objectives[o] for o in columns), fbar_MNO=nodes.fbar_MNO[:, :, columns])

@@ -36,7 +36,10 @@ class Halves:
 
 
 def split(nodes: Nodes, scores: Scores, *, estimator: Estimator = "backup") -> Halves:
-    """Score the same nodes from each half. `scores` are those of all completions, by the same estimator."""
+    """Score the same nodes from each half. `scores` are those of all completions, by the same estimator.
+
+    What `minillm` estimates of later tokens is not cut in two: its update is that of all completions.
+    """
     estimates = [estimate(nodes, n_sig=0.0, estimator=estimator, half=half) for half in (0, 1)]
     kept_NK = scores.estimates.kept_NK
     known_N = kept_NK.sum(axis=1) >= 2
@@ -45,7 +48,10 @@ def split(nodes: Nodes, scores: Scores, *, estimator: Estimator = "backup") -> H
         if scores.support != "renormalised":
             known_N &= ~np.isnan(half.value_N)
     kept_NK = kept_NK & known_N[:, None]
-    halves = [score_estimates(nodes, replace(half, kept_NK=kept_NK), support=scores.support) for half in estimates]
+    halves = [
+        score_estimates(nodes, replace(half, kept_NK=kept_NK), support=scores.support, objectives=scores.objectives)
+        for half in estimates
+    ]
     return Halves(
         decision_point_HN=np.stack([half.decision_point_N for half in halves]),
         alignment_HMON=np.stack([half.alignment_MON for half in halves]),

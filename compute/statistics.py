@@ -231,7 +231,8 @@ def bootstrap_t(question_means: ArrayLike, level: float = 0.95, draws: int = 200
 def spearman(x_P: ArrayLike, y_P: ArrayLike, group_P: ArrayLike, n_groups: int, least: int = 4) -> Array:
     """Rank correlation inside every group, ties at their mean rank: [n_groups].
 
-    Pairs with a NaN are left out; NaN for a group with fewer than `least` pairs or with no spread on a side.
+    Values that differ by rounding only are ties. Pairs with a NaN are left out; NaN for a group with fewer than
+    `least` pairs or with no spread on a side.
     """
     x, y, group = np.asarray(x_P, dtype=np.float64), np.asarray(y_P, dtype=np.float64), np.asarray(group_P)
     there = np.isfinite(x) & np.isfinite(y)
@@ -250,7 +251,8 @@ def _ranks_within(value: Array, group: NDArray[np.integer[Any]], n_G: NDArray[np
         return value
     order = np.lexsort((value, group))
     sorted_value, sorted_group = value[order], group[order]
-    new = np.r_[True, (np.diff(sorted_value) != 0.0) | (np.diff(sorted_group) != 0)]
+    rounding = 1e-12 * np.abs(value).max()
+    new = np.r_[True, (np.diff(sorted_value) > rounding) | (np.diff(sorted_group) != 0)]
     first = np.flatnonzero(new)
     count = np.diff(np.r_[first, len(value)])
     group_start = np.cumsum(n_G) - n_G

@@ -6,7 +6,7 @@ on the same ones, as in `compute.summary`. ``all_findings(opened)`` does everyth
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compute.alignment import Support
@@ -55,10 +55,10 @@ FINDINGS = (
 def all_findings(
     opened: Store,
     *,
-    objectives: Collection[str] | None = None,
+    objectives: Sequence[str] | None = None,
     support: Support = "sliced",
     estimator: Estimator = "backup",
 ) -> tuple[Finding, ...]:
-    """Every finding over a store, under the given objectives of the study (None: all of them)."""
+    """Every finding over a store, under the study's objectives or any others."""
     evidence = gather(opened, objectives=objectives, support=support, estimator=estimator)
     return tuple(finding(evidence) for finding in FINDINGS)

@@ -47,15 +47,13 @@ def within_path_correlation(evidence: Evidence) -> Finding:
             feature_MP = evidence.features.get(name)
             if feature_MP is None:
                 continue
-            rho_MCL = np.array(
-                [
-                    [spearman(score_P, feature_P, averages.path_P, n_paths, MIN_POINTS) for score_P in (alignment_P, gain_P)]
-                    for alignment_P, gain_P, feature_P in zip(one.alignment_MP, one.gain_MP, feature_MP, strict=True)
-                ]
-            ).reshape(-1, 2, n_paths)
+            rho_MCL = np.empty((len(feature_MP), 2, n_paths))
+            for m, feature_P in enumerate(feature_MP):
+                for c, score_P in enumerate((one.alignment_MP[m], one.gain_MP[m])):
+                    rho_MCL[m, c] = spearman(score_P, feature_P, averages.path_P, n_paths, MIN_POINTS)
             rho_MCQ = averages.over_questions(rho_MCL)
             rho_MCQ = rho_MCQ[..., shared_questions(np.isfinite(rho_MCQ[:, 0]))]
-            p_MC = sign_flip_tests(rho_MCQ.reshape(-1, rho_MCQ.shape[-1])).reshape(-1, 2)
+            p_MC = sign_flip_tests(rho_MCQ.reshape(2 * len(rho_MCQ), rho_MCQ.shape[-1])).reshape(-1, 2).tolist()
             rows += [
                 FindingRow(
                     teacher=teacher,
@@ -64,8 +62,8 @@ def within_path_correlation(evidence: Evidence) -> Finding:
                     null=teacher in evidence.null_teachers,
                     intervals={"alignment": t_interval(rho_MCQ[m, 0]), "gain": t_interval(rho_MCQ[m, 1])},
                     numbers={
-                        "p_alignment": p_MC[m, 0],
-                        "p_gain": p_MC[m, 1],
+                        "p_alignment": p_MC[m][0],
+                        "p_gain": p_MC[m][1],
                         "n_paths": int(np.isfinite(rho_MCL[m, 0]).sum()),
                     },
                 )
