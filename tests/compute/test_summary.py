@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 from made_nodes import Child, make_nodes, repeat
 
-from compute.scores import Scores, score
-from compute.statistics import t_interval
+from benchmarks.made_tables import uniform
+from benchmarks.small_language_model import SmallStudy, small_study
+from compute.halves import split, squared_norm
+from compute.scores import Scores, score, score_estimates
+from compute.statistics import sign_flip_test, t_interval
 from compute.summary import Summary, SummaryRow, summarise
+from store.node_tables import take_nodes
 from store.tables import Nodes, Paths
 
 OBJECTIVES = ("reverse_kl",)
@@ -44,8 +49,7 @@ def make_paths(rows: list[tuple[int, bool, list[int]]]) -> Paths:
 
 
 def row(summary: Summary, teacher: str, outcome: str, null: bool = False) -> SummaryRow:
-    (found,) = [r for r in summary.rows if (r.teacher, r.outcome, r.null) == (teacher, outcome, null)]
-    return found
+    return next(r for r in summary.rows if (r.teacher, r.outcome, r.null) == (teacher, outcome, null))
 
 
 def test_nodes_are_averaged_over_paths_paths_over_questions_questions_at_last() -> None:
@@ -124,3 +128,85 @@ def test_outcomes_without_paths_have_no_mean() -> None:
 def test_a_study_without_paths() -> None:
     nodes, scores = study(np.array([[0.1]]), np.array([[0.1]]))
     assert row(summarise(nodes, make_paths([]), scores), "t0", "all").n_questions == 0
+
+
+@pytest.fixture(scope="module")
+def simulated() -> tuple[SmallStudy, Nodes, Scores]:
+    small = small_study("mixing", 10, 3, objectives=("reverse_kl", "forward_kl"))
+    nodes = small.simulate(uniform(small.children, 40), times=1, seed=0)
+    return small, nodes, score(nodes, n_sig=20)
+
+
+def test_every_column_is_what_it_says(simulated: tuple[SmallStudy, Nodes, Scores]) -> None:
+    """Recomputed from the scores by plain loops over questions, paths and nodes."""
+    small, nodes, scores = simulated
+    halves = split(nodes, scores)
+    summary = summarise(nodes, small.paths, scores, halves=halves)
+    m = scores.teachers.index("noisy")
+    alignment_N, gain_N, range_N = scores.alignment_MON[m, 1], scores.gain_MON[m, 1], scores.success_rate_range_N
+    measures = {
+        "alignment": alignment_N,
+        "gain": gain_N,
+        "positive": np.where(alignment_N > 0.0, 1.0, 0.0),
+        "SR cos": range_N * alignment_N,
+        "SR": range_N,
+        "|g|^2": squared_norm(nodes, scores),
+        "r": halves.agreement_N,
+        "advantage": scores.advantage_MN[m],
+    }
+    means = {}
+    for name, value_N in measures.items():
+        questions = []
+        for question in range(10):
+            of_paths = []
+            for path in np.flatnonzero((small.paths.question_L == question) & ~small.paths.correct_L):
+                on_path = small.paths.node_P[small.paths.start_L1[path] : small.paths.start_L1[path + 1]]
+                here = value_N[on_path][np.isfinite(alignment_N[on_path])]
+                of_paths.append(np.mean(here[np.isfinite(here)]))
+            questions.append(np.mean(of_paths))
+        means[name] = np.array(questions)
+    wanted = ("noisy", "forward_kl", "incorrect", False)
+    (found,) = [r for r in summary.rows if (r.teacher, r.objective, r.outcome, r.null) == wanted]
+    for name, interval in (("alignment", found.alignment), ("gain", found.gain), ("positive", found.share_positive)):
+        assert astuple(interval) == pytest.approx(astuple(t_interval(means[name])))
+    assert found.advantage.mean == pytest.approx(means["advantage"].mean())
+    assert found.reliability.mean == pytest.approx(means["r"].mean())
+    mean = {name: value_Q.mean() for name, value_Q in means.items()}
+    assert found.sr_weighted.mean == pytest.approx(mean["SR cos"] / mean["SR"])
+    assert found.pooled.mean == pytest.approx(mean["gain"] / math.sqrt(mean["|g|^2"]))
+    assert found.corrected.mean == pytest.approx(mean["alignment"] / math.sqrt(2.0 * mean["r"] / (1.0 + mean["r"])))
+    assert found.p_alignment == sign_flip_test(means["alignment"]) and found.p_gain == sign_flip_test(means["gain"])
+    assert found.pooled.low < found.pooled.mean < found.pooled.high
+
+
+def test_nodes_with_two_children_can_be_left_out(simulated: tuple[SmallStudy, Nodes, Scores]) -> None:
+    small, nodes, scores = simulated
+    kept_NK = scores.estimates.kept_NK.copy()
+    kept_NK[::2] &= np.arange(kept_NK.shape[1]) < 2
+    thinned = score_estimates(nodes, replace(scores.estimates, kept_NK=kept_NK))
+    assert (thinned.n_kept_N == 2).any()
+    left, everything = (row(summarise(nodes, small.paths, thinned, min_children=n), "noisy", "all") for n in (3, 2))
+    blotted = replace(thinned, alignment_MON=np.where(thinned.n_kept_N > 2, thinned.alignment_MON, np.nan))
+    assert left.gain == row(summarise(nodes, small.paths, blotted), "noisy", "all").gain
+    assert left.n_decision_points == np.isfinite(blotted.alignment_MON[1, 0]).sum() < everything.n_decision_points
+
+
+def test_scores_that_lack_all_but_alignment_and_gain_are_summarised(simulated: tuple[SmallStudy, Nodes, Scores]) -> None:
+    """As the explorer keeps them of a large study."""
+    small, nodes, scores = simulated
+    no_rows = np.empty(0, np.intp)
+    bare = replace(
+        score(take_nodes(nodes, no_rows, no_rows), n_sig=20), alignment_MON=scores.alignment_MON, gain_MON=scores.gain_MON
+    )
+    found, full = (row(summarise(nodes, small.paths, of), "noisy", "all") for of in (bare, scores))
+    assert (found.alignment, found.gain, found.share_positive) == (full.alignment, full.gain, full.share_positive)
+    assert math.isnan(found.pooled.mean) and math.isnan(found.sr_weighted.mean) and math.isnan(found.advantage.mean)
+
+
+def test_the_null_of_every_column_is_nothing(simulated: tuple[SmallStudy, Nodes, Scores]) -> None:
+    small, nodes, scores = simulated
+    halves = split(nodes, scores)
+    summaries = [summarise(nodes, small.paths, scores, halves=halves, seed=seed) for seed in range(40)]
+    for name in ("alignment", "gain", "pooled", "corrected", "sr_weighted", "advantage"):
+        means = np.array([getattr(row(one, "informed", "all", null=True), name).mean for one in summaries])
+        assert abs(means.mean()) < 4.0 * means.std() / math.sqrt(len(means))
