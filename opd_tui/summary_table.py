@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import store
-from compute.scores import score
+from compute.findings import correct_incorrect, gather
 from compute.statistics import Interval
 from compute.summary import SummaryRow, summarise
-from compute.updates import takes_whole
 from opd_tui.text import safe
 
 
 def print_summary(path: str) -> None:
     """Print one table per objective to standard output."""
-    opened = store.open(path)
-    names = opened.attributes.objectives
-    nodes, paths = opened.study_nodes(whole=takes_whole(names, names))
-    nulls = {teacher.id for teacher in opened.teachers if teacher.null}
-    summary = summarise(nodes, paths, score(nodes, n_sig=opened.attributes.n_sig), null_teachers=nulls)
+    evidence = gather(store.open(path))
+    nulls = evidence.null_teachers
+    summary = summarise(evidence.nodes, evidence.paths, evidence.scores, null_teachers=nulls)
+    compared = correct_incorrect(evidence)
     console = Console()
     for objective in dict.fromkeys(row.objective for row in summary.rows):
         rows = [row for row in summary.rows if row.objective == objective]
@@ -30,6 +29,9 @@ def print_summary(path: str) -> None:
         title = f"objective {safe(objective)}: {counts[0]} questions with correct paths, {counts[1]} with incorrect"
         console.print(Text(title, "bold"))
         console.print(_table(rows, nulls))
+        for row in compared.rows:
+            for flag in row.flags if row.objective == objective else ():
+                console.print(Text(f"{safe(row.teacher)}, incorrect against correct, {row.group}: {flag}", "yellow"))
         console.print()
     console.print(Text(_LEGEND, "dim"))
 
@@ -42,7 +44,7 @@ _LEGEND = (
 )
 
 
-def _table(rows: list[SummaryRow], nulls: set[str]) -> Table:
+def _table(rows: list[SummaryRow], nulls: Collection[str]) -> Table:
     """Teachers, then nulls, each on correct and on incorrect rollouts."""
     by_name: dict[tuple[bool, str], dict[str, SummaryRow]] = {}
     for row in rows:
