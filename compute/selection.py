@@ -220,7 +220,8 @@ class _Case:
         names = scores.teachers if teachers is None else tuple(teachers)
         rows = tuple(_place(name, scores.teachers, "teacher") for name in names)
         averages = evidence.averages
-        scored_MQ = np.isfinite(averages.question_means(scores.alignment_MON[list(rows), o][:, averages.node_P], outcome))
+        # The questions that all teachers of the study share, so that what is chosen of one compares with another's.
+        scored_MQ = np.isfinite(averages.question_means(scores.alignment_MON[:, o][:, averages.node_P], outcome))
         compared_P = (averages.of_outcome(outcome) & shared_questions(scored_MQ)[averages.question_L])[averages.path_P]
         whole, zero, one = _sides(evidence, rows, o, compared_P)
         return cls(evidence, scores.objectives[o], outcome, names, rows, seed, whole, (zero, one))

@@ -9,7 +9,7 @@ from compute import objectives, rules
 from compute.evidence import Evidence
 from compute.findings.shape import Finding, FindingRow
 from compute.selection import Selected, judge, judge_fitted
-from compute.statistics import t_interval
+from compute.statistics import jackknife_t, t_interval
 from store.schema import NOWHERE, ChildKind
 from store.tables import Nodes
 
@@ -43,7 +43,8 @@ def selection_gain(evidence: Evidence, *, seed: int = 0) -> Finding:
 
 def _row(teacher: str, group: str, selected: Selected) -> FindingRow:
     split, everything, unsplit = selected.split, selected.everything, selected.unsplit
-    seeming, real = unsplit.gain.mean - everything.gain.mean, selected.more_gain.mean
+    seems_to_add = unsplit.gain.low > everything.gain.mean
+    mostly_luck = selected.more_gain.mean < (unsplit.gain.mean - everything.gain.mean) / 2.0
     return FindingRow(
         teacher=teacher,
         objective=selected.objective,
@@ -63,7 +64,7 @@ def _row(teacher: str, group: str, selected: Selected) -> FindingRow:
             "share": selected.share,
         },
         notes=selected.notes,
-        flags=(LUCK,) if seeming > 0.0 and real < seeming / 2.0 else (),
+        flags=(LUCK,) if seems_to_add and mostly_luck else (),
     )
 
 
@@ -71,7 +72,7 @@ def counting(evidence: Evidence) -> Finding:
     """How the study counted: gap mass, effective counts on and off the paths, children, truncated completions.
 
     Gap mass is the part of an on-path child that leaves the path before the next targeted node: the smaller it is, the
-    more the back-up saves.
+    more the back-up saves. Effective counts are harmonic means, as variances go with 1/n.
     """
     nodes, scores, averages = evidence.nodes, evidence.scores, evidence.averages
     estimates = scores.estimates
@@ -79,12 +80,13 @@ def counting(evidence: Evidence) -> Finding:
     off_path_NK = nodes.kind_NK == ChildKind.CANDIDATE
     per_node = {
         "gap_mass": _mean_of_children(estimates.gap_mass_NK, on_path_NK),
-        "effective_n_on_path": _mean_of_children(estimates.effective_n_NK, on_path_NK),
-        "effective_n_off_path": _mean_of_children(estimates.effective_n_NK, off_path_NK),
         "kept_children": scores.n_kept_N.astype(np.float64),
         "decision_points": scores.decision_point_N.astype(np.float64),
     }
     intervals = {name: t_interval(averages.question_means(value_N[averages.node_P])) for name, value_N in per_node.items()}
+    for name, of_kind_NK in (("effective_n_on_path", on_path_NK), ("effective_n_off_path", off_path_NK)):
+        inverse_N = _mean_of_children(1.0 / estimates.effective_n_NK, of_kind_NK)
+        intervals[name] = jackknife_t(averages.question_means(inverse_N[averages.node_P])[:, None], _inverse)
     intervals["truncated"] = t_interval(_truncated(nodes))
     numbers = {
         "n_nodes": len(nodes),
@@ -101,6 +103,11 @@ def _mean_of_children(value_NK: Array, of_kind_NK: NDArray[np.bool_]) -> Array:
     counted_NK = of_kind_NK & np.isfinite(value_NK)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(counted_NK, value_NK, 0.0).sum(axis=1) / counted_NK.sum(axis=1), dtype=np.float64)
+
+
+def _inverse(mean_C: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / mean_C[..., 0], dtype=np.float64)
 
 
 def _truncated(nodes: Nodes) -> Array:

@@ -40,7 +40,11 @@ def teacher_ranking(evidence: Evidence, *, outcome: Outcome = "all", min_childre
         min_children=min_children,
         seed=seed,
     )
-    best = {one.objective: _probability_best(evidence, one.alignment_MP, one.gain_MP, outcome, seed) for one in scored(evidence)}
+    counted_P = evidence.scores.n_kept_N[evidence.paths.node_P] >= min_children
+    best = {
+        one.objective: _probability_best(evidence, np.where(counted_P, one.alignment_MP, np.nan), one.gain_MP, outcome, seed)
+        for one in scored(evidence)
+    }
     rows = []
     for row in summary.rows:
         if row.outcome != outcome:
@@ -73,7 +77,7 @@ def teacher_ranking(evidence: Evidence, *, outcome: Outcome = "all", min_childre
 def _probability_best(evidence: Evidence, alignment_MP: Array, gain_MP: Array, outcome: Outcome, seed: int) -> dict[str, float]:
     averages = evidence.averages
     shared_Q = comparable(averages, alignment_MP, outcome)
-    gain_MQ = averages.question_means(gain_MP, outcome)[:, shared_Q]
+    gain_MQ = averages.question_means(np.where(np.isfinite(alignment_MP), gain_MP, np.nan), outcome)[:, shared_Q]
     rows = [
         m
         for m, teacher in enumerate(evidence.scores.teachers)
@@ -110,20 +114,18 @@ def correct_incorrect(evidence: Evidence) -> Finding:
                 means_M.append((correct_CQ[:, compared_Q], incorrect_CQ[:, compared_Q]))
             differences = [incorrect_CQ[c] - correct_CQ[c] for correct_CQ, incorrect_CQ in means_M for c in (0, 1)]
             p_MC = np.reshape(sign_flip_tests(differences) if differences else [], (-1, 2)).tolist()
-            for m, teacher in enumerate(evidence.scores.teachers):
+            for teacher, (correct_CQ, incorrect_CQ), (p_alignment, p_gain) in zip(
+                evidence.scores.teachers, means_M, p_MC, strict=True
+            ):
                 rows.append(
                     FindingRow(
                         teacher=teacher,
                         objective=one.objective,
                         group=group,
                         null=teacher in evidence.null_teachers,
-                        intervals=_differences(*means_M[m]),
-                        numbers={
-                            "p_alignment": float(p_MC[m][0]),
-                            "p_gain": float(p_MC[m][1]),
-                            "n_questions": int(compared_Q.sum()),
-                        },
-                        flags=_cosine_only(*means_M[m], float(p_MC[m][0]), float(p_MC[m][1])),
+                        intervals=_differences(correct_CQ, incorrect_CQ),
+                        numbers={"p_alignment": p_alignment, "p_gain": p_gain, "n_questions": int(compared_Q.sum())},
+                        flags=_cosine_only(correct_CQ, incorrect_CQ, p_alignment, p_gain),
                     )
                 )
     return Finding("correct_incorrect", "Whether teachers help more on incorrect than on correct rollouts", tuple(rows))

@@ -20,7 +20,9 @@ from benchmarks.made_tables import uniform
 from benchmarks.small_language_model import LENGTH, small_study
 from compute import findings
 from compute.evidence import Evidence, evidence
-from compute.findings import Finding, FindingRow, correct_incorrect, counting, gather, teacher_ranking
+from compute.findings import Finding, FindingRow, correct_incorrect, counting, gather, selection_gain, teacher_ranking
+from compute.rules import everywhere
+from compute.selection import judge
 from compute.statistics import Interval, jackknife_t, t_interval
 from compute.summary import ratio
 from store.schema import ChildKind
@@ -199,6 +201,14 @@ def test_a_difference_that_counting_noise_makes_is_flagged(path_n: int, directio
             assert covers(row.intervals["alignment_difference"], 0.0) and not row.flags
 
 
+def test_luck_is_named(known: SimpleNamespace) -> None:
+    for row in selection_gain(equal_siblings(100, 20, 20, seed=2)).rows:
+        if row.group in ("alignment >= 0", "best per node"):
+            assert row.intervals["gain_unsplit"].low > 0.0
+            assert [flag for flag in row.flags if "is luck" in flag]
+    assert not known.found["selection_gain"].row("early", group="alignment >= 0").flags
+
+
 @pytest.fixture(scope="module")
 def many() -> Evidence:
     """240 questions of an exact model at 20 completions a child, as a population to draw studies from."""
@@ -249,6 +259,8 @@ def test_teachers_are_compared_on_the_same_questions_everywhere(known: SimpleNam
     for finding in (findings.teacher_ranking, findings.spread):
         assert {row.numbers["n_questions"] for row in finding(thinned).rows} == {N_QUESTIONS - 1}
         assert math.isnan(finding(thinned).row("easy-only").intervals[next(iter(finding(thinned).rows[0].intervals))].mean)
+    chosen = judge(thinned, everywhere("early"), teachers=["early"])
+    assert chosen.split.gain.n == chosen.unsplit.gain.n == N_QUESTIONS - 1
     for finding, group in ((findings.depth_profile, "0-0.2"), (findings.difficulty, "easy"), (findings.two_children, "two")):
         rows = [row for row in finding(thinned).rows if row.group == group]
         assert len({row.numbers["n_questions"] for row in rows}) == 1
