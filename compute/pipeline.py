@@ -53,6 +53,7 @@ class Bench:
     teachers: tuple[TeacherRun, ...]
     grade: Callable[[Question, str], Grade]
     tick: Tick
+    say: Callable[[str], None]  #: tells the user one sentence
 
     @property
     def student_log_probs(self) -> LogProbs:
@@ -181,7 +182,11 @@ def investigate(
         ]
     )
     targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
-    batches = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id)
+    lengths = [len(one.token_ids) for one in rollouts.completions]
+    plan = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id, lengths)
+    batches = plan.batches
+    if plan.shortfall:
+        bench.say(f"Question {question.number + 1}: {plan.shortfall}.")
     outcomes = run_completions(bench, question, prompt_ids, trie, batches, keep)
     if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
         by_path = [[prompt] * len(trie.paths) for prompt in teacher_prompts]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.engine import Completion
 from compute.pipeline import Findings, Responses
 from compute.study import Study
 from compute.targeting import Batch
@@ -43,7 +44,7 @@ def to_record(study: Study, found: Findings) -> PartArrays:
         **_tokens(study, found),
         **_nodes(study, found, rows),
         **_groups(found, rows),
-        **_completions(study, found),
+        **_completions(study, found, rows),
     }
     teachers = {settings.id: _teacher(study, found, rows, number) for number, settings in enumerate(study.teacher)}
     return PartArrays(_typed(student, STUDENT), {name: _typed(arrays, TEACHER) for name, arrays in teachers.items()})
@@ -166,15 +167,16 @@ def _groups(found: Findings, rows: dict[int, int]) -> Arrays:
     counts: Counter[tuple[int, int, int, int, int, int]] = Counter()
     successes: Counter[tuple[int, int, int, int, int, int]] = Counter()
     truncated: Counter[tuple[int, int, int, int, int, int]] = Counter()
+    children = {target.node: frozenset(target.token_K.tolist()) for target in found.targets}
     for batch, outcomes in zip(found.batches, found.outcomes, strict=True):
+        forced = batch.token if batch.forced_kind is not ForcedKind.REST else ABSENT_TOKEN
         for sample, (completion, grade) in enumerate(zip(outcomes.completions, outcomes.grades, strict=True)):
-            forced = batch.token if batch.forced_kind is not ForcedKind.REST else ABSENT_TOKEN
-            group = (batch.target, int(batch.forced_kind), forced, batch.target, batch.token, sample % 2)
+            exit_ = _exit(found, rows, children, batch, completion)
+            group = (batch.target, int(batch.forced_kind), forced, *exit_, sample % 2)
             counts[group] += 1
             successes[group] += grade.correct
             truncated[group] += completion.truncated
     if found.trie is not None and len(found.rollouts) >= COUNT_ROLLOUTS_FROM:
-        children = {target.node: frozenset(target.token_K.tolist()) for target in found.targets}
         paths = {one.index for one in found.stored if one.kind is not PathKind.NONE}
         for sample, (completion, grade) in enumerate(zip(found.rollouts.completions, found.rollouts.grades, strict=True)):
             if sample in paths:
@@ -200,6 +202,21 @@ def _groups(found: Findings, rows: dict[int, int]) -> Arrays:
     }
 
 
+def _exit(
+    found: Findings, rows: dict[int, int], children: dict[int, frozenset[int]], batch: Batch, completion: Completion
+) -> tuple[int, int]:
+    """The stratum of a completion: row of the node and child token that name it.
+
+    Only one that was forced onto a path and then left alone may end in another than its launch's.
+    """
+    trie, target = found.trie, found.targets[batch.target]
+    assert trie is not None
+    if batch.forced_kind is not ForcedKind.TOKEN or batch.token not in trie.nodes[target.node].children:
+        return batch.target, batch.token
+    node, token = trie.exit([*trie.prefix(target.node), *completion.token_ids.tolist()], rows, children)
+    return rows[node], token
+
+
 def _kept(study: Study, outcomes: Responses) -> list[int]:
     """Which completions of a batch are stored: all, none, or the shortest few, right and wrong alike."""
     if study.keep.completions == "counts":
@@ -213,19 +230,21 @@ def _kept(study: Study, outcomes: Responses) -> list[int]:
     return sorted(right + wrong)
 
 
-def _completions(study: Study, found: Findings) -> Arrays:
+def _completions(study: Study, found: Findings, rows: dict[int, int]) -> Arrays:
+    children = {target.node: frozenset(target.token_K.tolist()) for target in found.targets}
     entries: list[tuple[Batch, int, Responses]] = [
         (batch, at, outcomes)
         for batch, outcomes in zip(found.batches, found.outcomes, strict=True)
         for at in _kept(study, outcomes)
     ]
     completions = [outcomes.completions[at] for _, at, outcomes in entries]
+    exits = [_exit(found, rows, children, batch, one) for (batch, _, _), one in zip(entries, completions, strict=True)]
     return {
         "completion_start": _bounds([len(entries)]),
         "completion_launch_node": np.array([batch.target for batch, _, _ in entries]),
         "completion_forced_kind": np.array([batch.forced_kind for batch, _, _ in entries]),
-        "completion_exit_node": np.array([batch.target for batch, _, _ in entries]),
-        "completion_exit_token": np.array([batch.token for batch, _, _ in entries]),
+        "completion_exit_node": np.array([node for node, _ in exits]),
+        "completion_exit_token": np.array([token for _, token in exits]),
         "completion_sample": np.array([at for _, at, _ in entries]),
         "completion_position": np.array([batch.launches[at].depth for batch, at, _ in entries]),
         "completion_correct": np.array([outcomes.grades[at].correct for _, at, outcomes in entries]),

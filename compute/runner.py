@@ -71,7 +71,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
         torch.set_num_threads(study.engine.threads)
     teachers = tuple(_teacher(settings, student, folder, device) for settings in study.teacher)
     tick = _Ticker(reporter)
-    bench = Bench(study, student, TransformersEngine(student, slots=study.engine.slots), teachers, grade, tick)
+    bench = Bench(study, student, TransformersEngine(student, slots=study.engine.slots), teachers, grade, tick, reporter.say)
     contents = {
         "questions": [[question.id, question.prompt, question.answer] for question in questions],
         "weights": [models.weights_digest(student.name), *(models.weights_digest(one.model.name) for one in teachers)],

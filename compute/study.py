@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from compute import objectives
+from compute.allocation import Allocation
 from compute.errors import StudyError
 from compute.explain import explain
 
@@ -160,9 +161,22 @@ class Targeting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     k: Annotated[Count, Meta(description="Positions per window with the largest |P_j (l_j - lbar)|.")] = 4
     r: Annotated[Count, Meta(description="Positions per window with the largest |T_j - P_j|.")] = 4
     tau: Annotated[Share, Meta(description="A token is a candidate where student or teacher gives it more.")] = 0.02
-    n_min: Annotated[Positive, Meta(description="Completions per candidate.")] = 100
+    n_min: Annotated[
+        Positive, Meta(description="Completions per child; what they come to is shared out as `allocation` says.")
+    ] = 100
     n_sig: Annotated[Positive, Meta(description="Effective completions from which a child is kept.")] = 20
     n_paths: Annotated[Positive, Meta(description="Representative paths of either outcome.")] = 2
+    allocation: Annotated[
+        Allocation,
+        Meta(
+            description="neyman: where they make the ideal gradient most certain, n_sig a candidate at least; uniform: n_min "
+            "forced at every child, as in the paper and as its counting needs; shares: n_min a candidate, its share for a gap."
+        ),
+    ] = "neyman"
+    budget_completions: Annotated[
+        Count, Meta(description="Completions per question; 0: as many as n_min at every child makes.")
+    ] = 0
+    budget_tokens: Annotated[Count, Meta(description="The same in tokens, as far as the initial rollouts tell; 0 for none.")] = 0
 
 
 class Keep(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -251,6 +265,8 @@ def _check(study: Study, path: Path) -> None:
         except ValueError as error:
             raise StudyError(f"{path}: `study.objectives`: {error}") from None
     _check_teachers(study, path)
+    if study.targeting.budget_completions and study.targeting.budget_tokens:
+        raise StudyError(f"{path}: [targeting] takes `budget_completions` or `budget_tokens`, not both.")
     if study.chat.template == "plain":
         if study.chat.system or study.chat.arguments:
             raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')

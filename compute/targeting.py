@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compute import allocation
+from compute.allocation import Allotment
 from compute.engine import Launch
-from compute.estimators import NEGLIGIBLE
 from compute.sampling import key, uniforms
 from compute.study import Targeting
 from compute.tree import Chain, Trie
 from compute.whole import Whole
-from store.schema import REST_TOKEN, ChildKind, ForcedKind
+from store.schema import NOWHERE, REST_TOKEN, ChildKind, ForcedKind
 
-#: Mass below which a stratum gets no completions. Below what an estimate may lack (`NEGLIGIBLE`), so that the float32 of
-#: the store cannot round a stratum without completions to one that is missed.
-TINY_MASS = NEGLIGIBLE / 2
 #: Bit of `child_nominated_by` for the student itself.
 STUDENT_BIT = 31
 
@@ -118,47 +116,144 @@ def _log_sum(logs: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Completions launched for one stratum: one per entry of `launches`, all off one spine."""
+    """Completions launched in one way at one child: one per entry of `launches`, all off one spine."""
 
     target: int  #: index of the target in the question's list
     forced_kind: ForcedKind
-    token: int  #: the child that names the stratum
+    token: int  #: the child; it names their stratum, but for TOKEN at an on-path child, from where they may go anywhere
     path: int  #: path whose tokens are the spine
     launches: tuple[Launch, ...]
 
 
-def plan(trie: Trie, targets: Sequence[Target], settings: Targeting, seed: int, question: str) -> list[Batch]:
-    """Every completion that the targets of a question need, uniform allocation (method.md 3.3 and Counting).
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All completions that a question needs."""
 
-    N_min per candidate; max(3, N_min/4) for the rest; for the gap after an on-path child its share of N_min, at least 3:
-    the back-up weighs a gap by its mass, so that share gives the child the effective count of a candidate. An exit from the
-    gap is drawn by its known masses, so that no completion is spent on staying on the path.
+    batches: tuple[Batch, ...]
+    n_tokens: float  #: that these will come to, as far as the initial rollouts tell
+    shortfall: str  #: what the budget cannot hold, or nothing
+
+    @property
+    def n_completions(self) -> int:
+        """Completions of all batches."""
+        return sum(len(batch.launches) for batch in self.batches)
+
+
+def remaining(lengths: Sequence[int]) -> NDArray[np.float64]:
+    """Expected tokens of a completion launched at each depth, the forced one included, given rollouts of these lengths.
+
+    The mean over the rollouts that are longer than that depth; one token beyond the longest.
     """
-    nodes = {target.node for target in targets}
-    batches = []
+    length_R = np.array(lengths, dtype=np.int64)
+    return np.array([np.mean(length_R[length_R > depth] - depth) for depth in range(max(lengths, default=0))] + [1.0])
+
+
+def plan(trie: Trie, targets: Sequence[Target], settings: Targeting, seed: int, question: str, lengths: Sequence[int]) -> Plan:
+    """Every completion that the targets of a question need (method.md 3.3 and Counting).
+
+    How many is `compute.allocation`'s to say. An exit from a gap is drawn by its known masses, so that no completion is
+    spent on staying on the path. `lengths` of the initial rollouts tell what a completion may cost in tokens.
+    """
+    chains = _chains(trie, targets)
+    remaining_T = remaining(lengths)
+    allotted, costs = _allot(trie, targets, chains, settings, remaining_T)
+    batches: list[Batch] = []
     for number, target in enumerate(targets):
         prefix = trie.prefix(target.node)
-        depth, path = len(prefix), trie.nodes[target.node].path
+        path = trie.nodes[target.node].path
         tokens = tuple(int(token) for token in target.token_K if token >= 0)
-        for token, kind, logprob in zip(target.token_K.tolist(), target.kind_K, target.logprob_K, strict=True):
-            if kind == ChildKind.CANDIDATE:
-                launches = tuple(
-                    Launch(depth, key(seed, question, "child", prefix, token, n), forced=token) for n in range(settings.n_min)
-                )
-                batches.append(Batch(number, ForcedKind.TOKEN, token, path, launches))
-            elif kind == ChildKind.REST and np.exp(logprob) >= TINY_MASS:
-                launches = tuple(
-                    Launch(depth, key(seed, question, "rest", prefix, token, n), excluded=tokens)
-                    for n in range(max(3, -(-settings.n_min // 4)))
-                )
-                batches.append(Batch(number, ForcedKind.REST, token, path, launches))
-            elif kind == ChildKind.ON_PATH:
-                chain = trie.chain(target.node, token, nodes)
-                if chain.gap_mass >= TINY_MASS:
-                    n_gap = max(3, int(np.ceil(settings.n_min * chain.gap_mass)))
-                    launches = gap_launches(trie, chain, n_gap, seed, question)
-                    batches.append(Batch(number, ForcedKind.GAP, token, chain.path, launches))
-    return batches
+        for child, (token, kind) in enumerate(zip(target.token_K.tolist(), target.kind_K, strict=True)):
+            own, through = int(allotted.own_NK[number, child]), int(allotted.through_NK[number, child])
+            if kind == ChildKind.ON_PATH:
+                chain = chains[number, child]
+                ways = [
+                    (ForcedKind.TOKEN, path, _forced(prefix, token, through, seed, question)),
+                    (ForcedKind.GAP, chain.path, gap_launches(trie, chain, own, seed, question) if own else ()),
+                ]
+            elif kind == ChildKind.REST:
+                ways = [(ForcedKind.REST, path, _from_rest(prefix, token, tokens, own, seed, question))]
+            else:
+                ways = [(ForcedKind.TOKEN, path, _forced(prefix, token, own, seed, question))]
+            batches += [Batch(number, forced, token, spine, launches) for forced, spine, launches in ways if launches]
+    n_tokens = sum(_at(remaining_T, launch.depth) for batch in batches for launch in batch.launches)
+    return Plan(tuple(batches), n_tokens, _shortfall(allotted, costs, settings))
+
+
+def _chains(trie: Trie, targets: Sequence[Target]) -> dict[tuple[int, int], Chain]:
+    """What follows each on-path child, by target and child."""
+    nodes = {target.node for target in targets}
+    return {
+        (number, int(child)): trie.chain(target.node, int(target.token_K[child]), nodes)
+        for number, target in enumerate(targets)
+        for child in np.flatnonzero(target.kind_K == ChildKind.ON_PATH)
+    }
+
+
+def _allot(
+    trie: Trie,
+    targets: Sequence[Target],
+    chains: Mapping[tuple[int, int], Chain],
+    settings: Targeting,
+    remaining_T: NDArray[np.float64],
+) -> tuple[Allotment, float]:
+    """Completions per child, [N, K], and what they cost in the unit of the budget."""
+    rows = {target.node: row for row, target in enumerate(targets)}
+    shape = len(targets), max((len(target.token_K) for target in targets), default=1)
+    kind_NK, next_NK = np.full(shape, ChildKind.ABSENT), np.full(shape, NOWHERE)
+    logprob_NK, continue_NK, cost_NK = np.full(shape, -np.inf), np.zeros(shape), np.ones(shape)
+    cost_N = np.ones(len(targets))
+    by_tokens = settings.budget_tokens > 0
+    for row, target in enumerate(targets):
+        width = len(target.token_K)
+        kind_NK[row, :width], logprob_NK[row, :width] = target.kind_K, target.logprob_K
+        if by_tokens:
+            cost_N[row] = cost_NK[row] = _at(remaining_T, trie.nodes[target.node].depth)
+    for (row, child), chain in chains.items():
+        next_NK[row, child] = rows.get(chain.next_node, NOWHERE)
+        continue_NK[row, child] = chain.continue_logprob
+        if by_tokens and chain.gap_mass > 0.0:
+            after = [_at(remaining_T, position) for position in chain.positions]
+            cost_NK[row, child] = float(chain.exit_masses() @ np.array(after)) / chain.gap_mass
+    tree = allocation.tree(kind_NK, logprob_NK, next_NK, continue_NK, cost_NK, cost_N)
+    allotted = allocation.allot(
+        tree,
+        settings.allocation,
+        n_min=settings.n_min,
+        n_sig=settings.n_sig,
+        budget=float(settings.budget_tokens or settings.budget_completions),
+    )
+    return allotted, allocation.cost(tree, allotted)
+
+
+def _shortfall(allotted: Allotment, cost: float, settings: Targeting) -> str:
+    """One sentence where the budget is too small for what it is for."""
+    budget = settings.budget_tokens or settings.budget_completions
+    unit = "tokens" if settings.budget_tokens else "completions"
+    if budget and cost > budget:
+        return f"a budget of {budget:,} {unit} is below the least that its children need, about {cost:,.0f}; that is spent"
+    if budget and allotted.sure < settings.n_sig:
+        return (
+            f"a budget of {budget:,} {unit} holds {allotted.sure} completions a child, fewer than n_sig = {settings.n_sig}, "
+            "so its children are not kept"
+        )
+    return ""
+
+
+def _at(remaining_T: NDArray[np.float64], depth: int) -> float:
+    return float(remaining_T[min(depth, len(remaining_T) - 1)])
+
+
+def _forced(prefix: tuple[int, ...], token: int, n: int, seed: int, question: str) -> tuple[Launch, ...]:
+    """`n` completions whose first token is `token`."""
+    return tuple(Launch(len(prefix), key(seed, question, "child", prefix, token, number), forced=token) for number in range(n))
+
+
+def _from_rest(
+    prefix: tuple[int, ...], token: int, tokens: tuple[int, ...], n: int, seed: int, question: str
+) -> tuple[Launch, ...]:
+    """`n` completions whose first token is none of `tokens`."""
+    keys = [key(seed, question, "rest", prefix, token, number) for number in range(n)]
+    return tuple(Launch(len(prefix), one, excluded=tokens) for one in keys)
 
 
 def gap_launches(trie: Trie, chain: Chain, n: int, seed: int, question: str) -> tuple[Launch, ...]:

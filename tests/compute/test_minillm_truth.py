@@ -27,6 +27,7 @@ def children(tmp_path_factory):
     folder = tmp_path_factory.mktemp("minillm")
     path = small_study(folder, limit=2, n_min=48)
     text = path.read_text().replace("seed = 0", 'seed = 3\nobjectives = ["reverse_kl", "minillm"]')
+    text = text.replace("k = 4\n", 'k = 4\nallocation = "shares"\n')  # 48 completions of every candidate
     path.write_text(text.replace("[parts]", "[keep]\nminillm_completions = 48\n\n[parts]"))
     reporter = Reporter(0)
     setup = prepare(path, reporter)

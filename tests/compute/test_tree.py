@@ -1,4 +1,4 @@
-"""The trie of paths, its gaps, and the plan of completions."""
+"""The trie of paths, its gaps, and which of its nodes and tokens are targeted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from compute.study import Targeting
-from compute.targeting import Target, children, nominate, plan, windows
+from compute.targeting import children, nominate, windows
 from compute.tree import Path, Trie
-from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, ChildKind, ForcedKind, path_end
+from store.schema import NOWHERE, PATH_END_TOKEN, REST_TOKEN, ChildKind, path_end
 
 END = 9
 
@@ -80,36 +80,3 @@ def test_children_are_the_likely_ones_and_the_rest_has_all_other_mass():
     assert np.exp(theirs).sum(axis=1) == pytest.approx([1, 1])
     assert [bool(one & 1) for one in bits] == [True, True, True, True, False]
     assert [bool(one >> 31) for one in bits] == [True, True, True, False, False]
-
-
-def target(node, tokens, kinds, probabilities):
-    nothing = np.zeros((0, len(tokens)))
-    return Target(
-        node, 1, np.array(tokens, dtype=np.int32), np.array(kinds, dtype=np.uint8), np.log(np.array(probabilities)),
-        np.zeros(len(tokens), dtype=np.uint32), np.full(len(tokens), 255, dtype=np.uint8), nothing, nothing,
-    )  # fmt: skip
-
-
-def test_the_plan_gives_each_stratum_its_completions(trie):
-    fork = target(1, [2, 4, 7, END, REST_TOKEN], [2, 2, 1, 4, 3], [0.6, 0.3, 0.05, 0.04, 0.01])
-    batches = {(one.forced_kind, one.token): one for one in plan(trie, [fork], Targeting(n_min=40), 0, "q")}
-    assert set(batches) == {
-        (ForcedKind.GAP, 2), (ForcedKind.GAP, 4), (ForcedKind.TOKEN, 7), (ForcedKind.REST, REST_TOKEN),
-    }  # fmt: skip  # an end token needs none
-    assert len(batches[ForcedKind.TOKEN, 7].launches) == 40
-    assert len(batches[ForcedKind.REST, REST_TOKEN].launches) == 10
-    gap = batches[ForcedKind.GAP, 2]
-    assert len(gap.launches) == np.ceil(40 * (1 - 0.56))
-    assert {(one.depth, one.excluded) for one in gap.launches} == {(2, (3,)), (3, (END,))}
-    assert batches[ForcedKind.GAP, 4].path == 1
-    keys = [launch.key for batch in batches.values() for launch in batch.launches]
-    assert len(set(keys)) == len(keys)
-
-
-def test_exits_from_a_gap_follow_their_masses():
-    long = Trie([path([1, 2, 3, END], [0.5, 0.9, 0.5, 0.2])])
-    root = target(0, [1, 2, REST_TOKEN], [2, 1, 3], [0.5, 0.4, 0.1])
-    (gap,) = [one for one in plan(long, [root], Targeting(n_min=4000), 0, "q") if one.forced_kind is ForcedKind.GAP]
-    depths = np.bincount([launch.depth for launch in gap.launches], minlength=4)[1:]
-    expected = np.array([0.1, 0.9 * 0.5, 0.45 * 0.8]) / (1 - 0.09)
-    assert depths / depths.sum() == pytest.approx(expected, abs=0.03)
