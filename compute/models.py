@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +159,11 @@ def load(
         device=place,
         end_ids=_end_ids(network, tokenizer, tokens, stop),
     )
+
+
+def stopping(model: Model, stop: Sequence[str]) -> Model:
+    """The same model, whose responses also end with a token that contains one of `stop`. Raises `StudyError` where none does."""
+    return replace(model, end_ids=_end_ids(model.network, model.tokenizer, model.tokens, stop))
 
 
 def require_same_tokens(student: Model, teacher: Model) -> None:

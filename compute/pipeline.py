@@ -6,8 +6,8 @@ rollouts -> grading -> demonstrations -> paths -> teacher passes -> targets -> c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,21 +15,22 @@ import torch
 from numpy.typing import NDArray
 
 from compute import objectives, scoring, targeting
+from compute.demonstrations import Pool, Writer, gather
 from compute.engine import Completion, Engine, Launch, Tick
 from compute.errors import ComputeError
 from compute.later import Later, nothing_later, read_later
 from compute.models import Model
 from compute.sampling import key
 from compute.scoring import LogProbs, StudentScores, TeacherScores
+from compute.screening import difficulty
 from compute.study import Study, Teacher
 from compute.targeting import Batch, Target
-from compute.tasks import Grade, Question
-from compute.teachers import context_of, needs_demonstration, prompt_with
+from compute.tasks import CUT_OFF, Grade, Question
+from compute.teachers import Material, context_of, prompt_with
 from compute.tree import Path, Trie
 from compute.whole import whole
 from store.schema import UNKNOWN_OUTCOME, ChildKind, PathKind, QuestionStatus
 
-_DEMONSTRATION_BATCH = 20
 #: Completions that are run, graded and spooled together: what a crash can cost.
 _PIECE = 2048
 
@@ -41,6 +42,8 @@ class TeacherRun:
     settings: Teacher
     model: Model
     log_probs: LogProbs
+    writer: Writer | None = None  #: of the demonstrations that it reads
+    summariser: Writer | None = None  #: of these demonstrations
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,57 +126,44 @@ def sample_rollouts(bench: Bench, question: Question) -> Responses:
     return _respond(bench, question, launches, temperature=1.0)
 
 
-def sample_demonstrations(bench: Bench, question: Question) -> list[tuple[int, ...]]:
-    """Up to two different correct responses at the demonstrations' temperature; none after `max_tries`."""
-    settings = bench.study.demonstrations
-    found: list[tuple[int, ...]] = []
-    for start in range(0, settings.max_tries, _DEMONSTRATION_BATCH):
-        tries = range(start, min(start + _DEMONSTRATION_BATCH, settings.max_tries))
-        launches = [Launch(0, key(bench.study.study.seed, question.id, "demonstration", (), -1, n)) for n in tries]
-        responses = _respond(bench, question, launches, temperature=settings.temperature)
-        for completion, grade in zip(responses.completions, responses.grades, strict=True):
-            tokens = tuple(completion.token_ids.tolist())
-            if grade.correct and tokens not in found:
-                found.append(tokens)
-        if len(found) >= 2:
-            break
-    return found[:2]
+def screen(bench: Bench, rollouts: Responses) -> QuestionStatus:
+    """Whether a question with these initial rollouts is scored: it was answered right, and is as difficult as asked for."""
+    bin_ = difficulty(int(rollouts.correct.sum()), len(rollouts))
+    if bin_ == "unsolved":
+        return QuestionStatus.NO_SUCCESS
+    wanted = bench.study.task.difficulty
+    return QuestionStatus.SCORED if not wanted or bin_ in wanted else QuestionStatus.NOT_SELECTED
 
 
 def investigate(
     bench: Bench,
     question: Question,
     rollouts: Responses,
-    demonstrations: Sequence[tuple[int, ...]],
-    others: tuple[int, ...] | None,
+    pools: Mapping[str, Pool],
+    others: Mapping[str, str],
     keep: Keeper,
 ) -> Findings:
-    """All that follows the rollouts. `others` is another question's demonstration, for the null that reads one."""
+    """All that follows the rollouts. `pools` and `others` are what contexts are made of: see `demonstrations.gather`."""
     prompt_ids = bench.prompt_ids(bench.student, question, "")
     chosen = choose_paths(bench.study, question, rollouts)
-    demonstration: tuple[int, ...] | None = None
-    status = QuestionStatus.SCORED if rollouts.correct.any() else QuestionStatus.NO_SUCCESS
-    if status is QuestionStatus.SCORED and any(needs_demonstration(teacher.settings) for teacher in bench.teachers):
-        demonstration, chosen = _pick_demonstration(rollouts, chosen, demonstrations)
-        if demonstration is None:
-            status = QuestionStatus.NO_DEMONSTRATION
-    if status is QuestionStatus.SCORED and others is None and any(one.settings.context == "other" for one in bench.teachers):
-        status = QuestionStatus.NO_DEMONSTRATION
-    if status is not QuestionStatus.SCORED:
+    status = screen(bench, rollouts)
+    texts = {at: bench.student.text(_tokens(rollouts, at)) for at in range(len(rollouts))}
+    materials: tuple[Material, ...] | None = None
+    if status is QuestionStatus.SCORED:
+        materials, chosen = gather(bench, question, pools, others, texts, chosen)
+        status = QuestionStatus.SCORED if materials is not None else QuestionStatus.NO_DEMONSTRATION
+    if materials is None:
         return _left_out(bench, question, status, prompt_ids, rollouts)
 
-    contexts = [
-        context_of(teacher.settings, question, bench.student.text(demonstration or ()), bench.student.text(others or ()))
-        for teacher in bench.teachers
-    ]
-    teacher_prompts = [
-        bench.prompt_ids(teacher.model, question, context) for teacher, context in zip(bench.teachers, contexts, strict=True)
-    ]
     kept = dict(chosen)
     if bench.study.keep.rollouts == "all":
-        same = demonstration or ()
-        kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and _tokens(rollouts, at) != same}
-    stored = tuple(_score(bench, prompt_ids, teacher_prompts, rollouts, at, kept[at]) for at in sorted(kept))
+        shown = {text.strip() for one in materials for text in (one.demonstration, one.wrong, one.summary)}
+        kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and texts[at].strip() not in shown}
+    shared = [
+        _teacher_prompt(bench, teacher, question, material) for teacher, material in zip(bench.teachers, materials, strict=True)
+    ]
+    prompts = {at: _prompts_of(bench, question, rollouts, at, materials, shared) for at in sorted(kept)}
+    stored = tuple(_score(bench, prompt_ids, theirs, rollouts, at, kept[at]) for at, theirs in prompts.items())
     path_index = tuple(n for n, one in enumerate(stored) if one.kind is not PathKind.NONE)
     trie = Trie(
         [
@@ -189,7 +179,7 @@ def investigate(
         bench.say(f"Question {question.number + 1}: {plan.shortfall}.")
     outcomes = run_completions(bench, question, prompt_ids, trie, batches, keep)
     if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
-        by_path = [[prompt] * len(trie.paths) for prompt in teacher_prompts]
+        by_path = [[prompts[stored[n].index][m] for n in path_index] for m in range(len(bench.teachers))]
         later = read_later(bench, prompt_ids, by_path, trie, targets, batches, outcomes)
     else:
         later = nothing_later(targets, len(bench.teachers))
@@ -197,7 +187,7 @@ def investigate(
         question=question,
         status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
         prompt_ids=tuple(prompt_ids),
-        teacher_prompts=tuple(teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, teacher_prompts, strict=True)),
+        teacher_prompts=tuple(teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, shared, strict=True)),
         rollouts=rollouts,
         stored=stored,
         trie=trie,
@@ -249,7 +239,11 @@ def find_targets(bench: Bench, question: Question, trie: Trie, paths: Sequence[S
 def _target(
     bench: Bench, question: Question, trie: Trie, paths: Sequence[Stored], node: int, bits: int, takes_part: NDArray[np.bool_]
 ) -> Target:
-    """The children of one trie node, with every teacher's exact log-probabilities and means over the whole vocabulary."""
+    """The children of one trie node, with every teacher's exact log-probabilities and means over the whole vocabulary.
+
+    A teacher that reads the rollout's feedback says something else of a shared node on each path: what it says on the
+    node's first path is taken.
+    """
     path, depth = paths[trie.nodes[node].path], trie.nodes[node].depth
     row = slice(depth, depth + 1)
     logp_V = scoring.exact(bench.student_log_probs, path.student_states[row])[0]
@@ -346,19 +340,27 @@ def _tokens(rollouts: Responses, at: int) -> tuple[int, ...]:
     return tuple(rollouts.completions[at].token_ids.tolist())
 
 
-def _pick_demonstration(
-    rollouts: Responses, chosen: dict[int, PathKind], demonstrations: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...] | None, dict[int, PathKind]]:
-    """A demonstration that is none of the paths; where all are, the path that equals the first one is not scored."""
-    paths = {_tokens(rollouts, at) for at in chosen}
-    for tokens in demonstrations:
-        if tokens not in paths:
-            return tokens, chosen
-    for tokens in demonstrations:
-        left = {at: kind for at, kind in chosen.items() if _tokens(rollouts, at) != tokens}
-        if left:
-            return tokens, left
-    return None, chosen
+def _teacher_prompt(bench: Bench, teacher: TeacherRun, question: Question, material: Material) -> list[int]:
+    return bench.prompt_ids(teacher.model, question, context_of(teacher.settings, question, material))
+
+
+def _prompts_of(
+    bench: Bench, question: Question, rollouts: Responses, at: int, materials: Sequence[Material], shared: Sequence[list[int]]
+) -> list[list[int]]:
+    """Every teacher's prompt for one rollout: the `shared` one, except where it reads what the grader says of the rollout."""
+    prompts = list(shared)
+    for number, (teacher, material) in enumerate(zip(bench.teachers, materials, strict=True)):
+        if teacher.settings.context == "feedback":
+            told = replace(material, feedback=_feedback(bench, question, rollouts, at))
+            prompts[number] = _teacher_prompt(bench, teacher, question, told)
+    return prompts
+
+
+def _feedback(bench: Bench, question: Question, rollouts: Responses, at: int) -> str:
+    """What the grader says of a rollout. It is asked again: its words are not kept with every completion."""
+    if rollouts.completions[at].truncated:
+        return CUT_OFF
+    return bench.grade(question, bench.student.text(_tokens(rollouts, at))).feedback
 
 
 def _score(

@@ -8,13 +8,14 @@ resumed run stores what an uninterrupted one would have.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import platform
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,16 +24,18 @@ from typing import Any
 import numpy as np
 
 from compute import models, objectives, scoring
+from compute.demonstrations import Pool, Writer, gather, sample_pool, writers
 from compute.errors import ComputeError, Interrupted
-from compute.pipeline import Bench, TeacherRun, investigate, sample_demonstrations, sample_rollouts
+from compute.pipeline import Bench, TeacherRun, investigate, sample_rollouts, screen
 from compute.progress import Reporter
 from compute.record import to_record
 from compute.spooled import Spool
-from compute.study import ModelSettings, Study, Teacher, fingerprint, load
-from compute.tasks import Question, load_questions, make_grader
-from compute.teachers import context_of, describe
+from compute.study import ModelSettings, Study, Teacher, fingerprint, load, with_nulls
+from compute.tasks import Question, grader_digest, load_questions, make_grader
+from compute.teachers import context_of, describe, require_fields, summary_request
 from store import writer
 from store.parts import PartArrays
+from store.schema import QuestionStatus
 from store.tables import RootAttributes, TeacherInfo
 
 
@@ -61,20 +64,26 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
     folder = path.resolve().parent
     questions = load_questions(study.task, folder, study.study.seed)
     grade = make_grader(study.task, folder, study.study.seed)
+    study = with_nulls(study, len(questions))
+    require_fields(study.teacher, questions)
     reporter.phase("loading models")
-    student = _model(study.student, folder, device, study.sampling.stop)
+    student = _model(study.student.model, study.student, folder, device, study.sampling.stop)
     from compute.engine.transformers import TransformersEngine
 
     if study.engine.threads:
         import torch
 
         torch.set_num_threads(study.engine.threads)
-    teachers = tuple(_teacher(settings, student, folder, device) for settings in study.teacher)
+    engine = TransformersEngine(student, slots=study.engine.slots)
+    shelf = _Shelf(study, folder, device, Writer("", student, engine))
+    teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
     tick = _Ticker(reporter)
-    bench = Bench(study, student, TransformersEngine(student, slots=study.engine.slots), teachers, grade, tick, reporter.say)
+    bench = Bench(study, student, engine, teachers, grade, tick, reporter.say)
+    used = [student, *(one.model for one in teachers), *(one.model for one in shelf.writers.values() if one.id)]
     contents = {
-        "questions": [[question.id, question.prompt, question.answer] for question in questions],
-        "weights": [models.weights_digest(student.name), *(models.weights_digest(one.model.name) for one in teachers)],
+        "questions": [[question.id, question.prompt, question.answer, question.digest] for question in questions],
+        "grader": grader_digest(study.task, folder),
+        "weights": [models.weights_digest(model.name) for model in used],
         "tokens": student.tokens.digest(),
     }
     attributes = RootAttributes(
@@ -144,21 +153,27 @@ def preview(setup: Setup, question: Question) -> Iterator[tuple[str, str]]:
     """The exact prompts of the student and of each teacher, special tokens visible: (who, prompt)."""
     bench = setup.bench
     yield "student", bench.student.shown(bench.prompt_ids(bench.student, question, ""))
-    contexts = {teacher.settings.context for teacher in bench.teachers}
-    own = sample_demonstrations(bench, question) if "1c" in contexts else []
-    others = _others(setup, question, None) if "other" in contexts else None
+    pools, others = _pools(setup, question, None), _others(setup, question, None)
     for teacher in bench.teachers:
-        lacking = (teacher.settings.context == "1c" and not own) or (teacher.settings.context == "other" and others is None)
-        if lacking:
-            yield (
-                teacher.settings.id,
-                f"(no correct demonstration in {setup.study.demonstrations.max_tries} tries: the question is left out)",
-            )
+        settings = teacher.settings
+        materials, _ = gather(replace(bench, teachers=(teacher,)), question, pools, others, {}, {})
+        if materials is None:
+            yield settings.id, f"({_lacking(setup.study, settings)}: the question is left out)"
             continue
-        context = context_of(
-            teacher.settings, question, bench.student.text(own[0] if own else ()), bench.student.text(others or ())
-        )
-        yield teacher.settings.id, teacher.model.shown(bench.prompt_ids(teacher.model, question, context))
+        if teacher.summariser is not None:
+            asked = summary_request(settings, question, materials[0])
+            model = teacher.summariser.model
+            yield f"{settings.id}, the summariser", model.shown(model.prompt_ids(asked, setup.study.chat))
+        context = context_of(settings, question, materials[0])
+        yield settings.id, teacher.model.shown(bench.prompt_ids(teacher.model, question, context))
+
+
+def _lacking(study: Study, teacher: Teacher) -> str:
+    """Why a teacher's context could not be had."""
+    if teacher.context == "hint":
+        return f"its field `{teacher.hint_field}` is empty"
+    kinds = "correct or no wrong demonstration" if teacher.reads_wrong else "correct demonstration"
+    return f"no {kinds} in {study.demonstrations.max_tries} tries" + (", or no summary" if teacher.summarised else "")
 
 
 def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> PartArrays:
@@ -169,32 +184,46 @@ def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter
     bench = setup.bench
     reporter.phase(f"question {question.number + 1}: rollouts")  # by number: its name is data, and this goes to a terminal
     rollouts = spool.responses(question, "rollouts", partial(sample_rollouts, bench, question))
-    contexts = {teacher.settings.context for teacher in bench.teachers}
-    demonstrations: Sequence[tuple[int, ...]] = ()
-    others: tuple[int, ...] | None = None
-    if rollouts.correct.any():
-        if "1c" in contexts:
-            reporter.phase(f"question {question.number + 1}: demonstrations")
-            demonstrations = spool.sequences(question, "demonstrations", partial(sample_demonstrations, bench, question))
-        if "other" in contexts:
-            others = _others(setup, question, spool)
+    pools: dict[str, Pool] = {}
+    others: dict[str, str] = {}
+    if screen(bench, rollouts) is QuestionStatus.SCORED:
+        reporter.phase(f"question {question.number + 1}: demonstrations")
+        pools, others = _pools(setup, question, spool), _others(setup, question, spool)
     reporter.phase(f"question {question.number + 1}: completions")
-    findings = investigate(bench, question, rollouts, demonstrations, others, partial(spool.responses, question))
+    findings = investigate(bench, question, rollouts, pools, others, partial(spool.responses, question))
     record = to_record(setup.study, findings)
     spool.keep_record(question, record)
     return record
 
 
-def _others(setup: Setup, question: Question, spool: Spool | None) -> tuple[int, ...] | None:
-    """The demonstration of the next question that has one, in the study's circle."""
+def _pool(setup: Setup, question: Question, author: Writer, wants_wrong: bool, spool: Spool | None) -> Pool:
+    """The demonstrations of one writer, as kept, or sampled and kept."""
+    make = partial(sample_pool, setup.bench, author, question, wants_wrong)
+    phase = f"demonstrations-{author.id}" if author.id else "demonstrations"
+    return make() if spool is None else spool.pool(question, phase, make)
+
+
+def _pools(setup: Setup, question: Question, spool: Spool | None) -> dict[str, Pool]:
+    """By writer, the demonstrations of this question that its teachers read."""
+    readers = [one for one in setup.bench.teachers if one.settings.reads_demonstrations]
+    return {
+        name: _pool(setup, question, author, wants_wrong, spool)
+        for name, (author, wants_wrong) in writers(setup.bench.teachers).items()
+        if name in writers(readers)
+    }
+
+
+def _others(setup: Setup, question: Question, spool: Spool | None) -> dict[str, str]:
+    """By writer, the demonstration of the next question that has one, in the study's circle; "" where none has."""
+    found: dict[str, str] = {}
+    readers = [one for one in setup.bench.teachers if one.settings.context == "other"]
     count = len(setup.questions)
-    for step in range(1, count):
-        other = setup.questions[(question.number + step) % count]
-        sample = partial(sample_demonstrations, setup.bench, other)
-        found = sample() if spool is None else spool.sequences(other, "demonstrations", sample)
-        if found:
-            return found[0]
-    return None
+    for name, (author, wants_wrong) in writers(setup.bench.teachers).items():
+        if name in writers(readers):
+            around = (setup.questions[(question.number + step) % count] for step in range(1, count))
+            pools = (_pool(setup, other, author, wants_wrong, spool) for other in around)
+            found[name] = next((pool.correct[0] for pool in pools if pool.correct), "")
+    return found
 
 
 def _publish(out: Path, finished: list[tuple[Question, PartArrays]], spool: Spool) -> None:
@@ -207,9 +236,41 @@ def _publish(out: Path, finished: list[tuple[Question, PartArrays]], spool: Spoo
     finished.clear()
 
 
-def _model(settings: ModelSettings | Teacher, folder: Path, device: str, stop: Sequence[str]) -> models.Model:
+class _Shelf:
+    """Every model that a study names, loaded once however many teachers use it."""
+
+    def __init__(self, study: Study, folder: Path, device: str, student: Writer) -> None:
+        self.student = student.model
+        #: by id: those who write demonstrations or summaries
+        self.writers = {student.id: student}
+        self._study, self._folder, self._device = study, folder, device
+        self._models: dict[tuple[str, ...], models.Model] = {}
+
+    def model(self, name: str, settings: Teacher) -> models.Model:
+        """The model `name` with the revision, dtype and device of a teacher."""
+        facts = (models.locate(name, self._folder), settings.revision, settings.dtype, self._device or settings.device)
+        if facts not in self._models:
+            self._models[facts] = _model(name, settings, self._folder, self._device, ())
+        return self._models[facts]
+
+    def writer(self, name: str, settings: Teacher) -> Writer:
+        """Who writes for a teacher: the student, or the model that it names."""
+        if not name:
+            return self.writers[""]
+        # From the study's words alone: a study draws the same wherever its models lie.
+        identity = f"{name}\0{settings.revision}\0{settings.dtype}".encode()
+        found = hashlib.blake2b(identity, digest_size=4).hexdigest()
+        if found not in self.writers:
+            from compute.engine.transformers import TransformersEngine
+
+            model = models.stopping(self.model(name, settings), self._study.sampling.stop)
+            self.writers[found] = Writer(found, model, TransformersEngine(model, slots=self._study.engine.slots))
+        return self.writers[found]
+
+
+def _model(name: str, settings: ModelSettings | Teacher, folder: Path, device: str, stop: Sequence[str]) -> models.Model:
     return models.load(
-        models.locate(settings.model, folder),
+        models.locate(name, folder),
         revision=settings.revision,
         dtype=settings.dtype,
         device=device or settings.device,
@@ -218,13 +279,20 @@ def _model(settings: ModelSettings | Teacher, folder: Path, device: str, stop: S
     )
 
 
-def _teacher(settings: Teacher, student: models.Model, folder: Path, device: str) -> TeacherRun:
-    if settings.kind != "external":
-        temperature = settings.temperature if settings.kind == "temperature" else 1.0
-        return TeacherRun(settings, student, scoring.log_probs(student.logits, temperature))
-    model = _model(settings, folder, device, ())
-    models.require_same_tokens(student, model)
-    return TeacherRun(settings, model, scoring.log_probs(model.logits))
+def _teacher(settings: Teacher, shelf: _Shelf) -> TeacherRun:
+    if settings.kind == "external":
+        model = shelf.model(settings.model, settings)
+        models.require_same_tokens(shelf.student, model)
+        return TeacherRun(settings, model, scoring.log_probs(model.logits))
+    temperature = settings.temperature if settings.kind == "temperature" else 1.0
+    reads = settings.reads_demonstrations or settings.context == "other"
+    return TeacherRun(
+        settings,
+        shelf.student,
+        scoring.log_probs(shelf.student.logits, temperature),
+        shelf.writer(settings.context_model, settings) if reads else None,
+        shelf.writer(settings.summary_model, settings) if settings.summarised else None,
+    )
 
 
 def _provenance(study: Study, contents: dict[str, Any], student: models.Model) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.demonstrations import Pool
 from compute.engine import Completion
 from compute.pipeline import Responses
 from compute.tasks import Grade, Question
@@ -56,13 +57,17 @@ class Spool:
         self._save(question, phase, _arrays(made))
         return made
 
-    def sequences(self, question: Question, phase: str, make: Callable[[], list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
-        """Token sequences of a phase: as kept, or made and kept."""
+    def pool(self, question: Question, phase: str, make: Callable[[], Pool]) -> Pool:
+        """The demonstrations of a phase: as kept, or made and kept."""
         kept = self._load(question, phase)
         if kept is not None:
-            return [tuple(piece.tolist()) for piece in _pieces(kept)]
+            texts = tuple(bytes(piece.astype(np.uint8)).decode() for piece in _pieces(kept))
+            n_correct = int(kept["n_correct"][0])
+            return Pool(texts[:n_correct], texts[n_correct:])
         made = make()
-        self._save(question, phase, _ragged(made))
+        texts = (*made.correct, *made.wrong)
+        arrays = {**_ragged([list(text.encode()) for text in texts]), "n_correct": np.array([len(made.correct)])}
+        self._save(question, phase, arrays)
         return made
 
     def _path(self, question: Question, phase: str) -> Path:

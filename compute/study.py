@@ -22,6 +22,7 @@ Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Bin = Literal["easy", "medium", "hard"]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+()-]{0,63}$")]
 
 
@@ -34,6 +35,13 @@ class General(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Distillation objectives whose mean over the whole vocabulary is kept; these can be switched live."),
     ] = ("reverse_kl", "forward_kl")
+    nulls: Annotated[
+        bool,
+        Meta(
+            description="Add the null teachers that the study does not list itself: the student at temperature 0.7 and 1.3, and, "
+            "where a teacher reads demonstrations, another question's demonstration."
+        ),
+    ] = True
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,8 +83,14 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The questions and how answers to them are graded."""
 
     questions: Annotated[
-        str, Meta(description="JSONL file with one question a line (relative to this file); or use reasoning_gym.")
+        str, Meta(description="JSONL file with one question a line (relative to this file); or use dataset or reasoning_gym.")
     ] = ""
+    dataset: Annotated[
+        str, Meta(description="Data set that the library `datasets` reads: name on the hub, or folder (relative to this file).")
+    ] = ""
+    dataset_config: Annotated[str, Meta(description="Configuration of the data set, such as main; empty for its only one.")] = ""
+    dataset_revision: Annotated[str, Meta(description="Revision of the data set on the hub; empty for the default.")] = ""
+    split: Annotated[str, Meta(description="Split of the data set.")] = "test"
     reasoning_gym: Annotated[str, Meta(description="Name of a reasoning-gym task that makes the questions.")] = ""
     reasoning_gym_arguments: Annotated[
         dict[str, Any], Meta(description="Arguments of the reasoning-gym task; its size follows from skip and limit.")
@@ -90,11 +104,14 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = "{question}"
     id_field: Annotated[str, Meta(description="Field with the question's name; empty: its line number.")] = "id"
     answer_field: Annotated[str, Meta(description="Field with the reference answer.")] = "answer"
+    choices_field: Annotated[
+        str, Meta(description="choice: field with the choices; the answer is a letter, an index from 0, or the text of one.")
+    ] = "choices"
     grader: Annotated[
         str,
         Meta(
-            description="exact, number, boolean, choice, reasoning_gym, or FILE.py:FUNCTION with (response, answer, question) -> "
-            "reward."
+            description="exact, number, math, boolean, choice, reasoning_gym, or FILE.py:FUNCTION, which takes (response, "
+            "answer, question) and gives a reward, or (reward, what to say of the response)."
         ),
     ] = "exact"
     answer_pattern: Annotated[
@@ -102,8 +119,36 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(description="Regular expression; the grader sees its first group where it matched last. Empty: the whole response."),
     ] = ""
     success_at: Annotated[float, Meta(description="Reward from which a response counts as correct.")] = 1.0
+    only: Annotated[
+        tuple[str, ...], Meta(description="Names of the questions to take, before skip and limit count; empty for all.")
+    ] = ()
+    leave_out: Annotated[tuple[str, ...], Meta(description="Names of questions to leave out, before skip and limit count.")] = ()
     skip: Annotated[Count, Meta(description="Questions to leave out at the start.")] = 0
     limit: Annotated[Count, Meta(description="Questions to take; 0 for all.")] = 0
+    difficulty: Annotated[
+        tuple[Bin, ...],
+        Meta(
+            description="Questions to score, by the share of right initial rollouts: easy (.8 and more), medium (.25 to .8), "
+            "hard (above 0, below .25). Empty: all that were ever answered right."
+        ),
+    ] = ()
+
+
+#: Each has a bit of `node_nominated_by`, and the student one.
+_MOST_TEACHERS = 31
+#: What a wording of a context must name: the teacher would not see it otherwise.
+_SLOTS: dict[str, tuple[str, ...]] = {
+    "1c": ("demonstration",),
+    "1c1w": ("demonstration", "wrong"),
+    "sum-1c": ("summary",),
+    "sum-1c1w": ("summary",),
+    "answer": ("answer",),
+    "hint": ("hint",),
+    "feedback": ("feedback",),
+    "other": ("demonstration",),
+}
+#: Contexts that are made of responses to the question itself.
+DEMONSTRATED = frozenset({"1c", "1c1w", "sum-1c", "sum-1c1w"})
 
 
 class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,17 +163,39 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ]
     model: Annotated[str, Meta(description="external: folder (relative to this file) or name on the hub.")] = ""
-    revision: str = ""
-    dtype: Dtype = "float32"
-    device: str = "cpu"
-    trust_remote_code: bool = False
     context: Annotated[
-        Literal["", "answer", "1c", "other"],
-        Meta(description="self: answer (the reference's), 1c (a correct demonstration), other (another question's, a null)."),
+        Literal["", "1c", "1c1w", "sum-1c", "sum-1c1w", "answer", "hint", "feedback", "other"],
+        Meta(
+            description="self: what it reads after the question. 1c: a correct demonstration; 1c1w: a correct and a wrong one; "
+            "sum-1c, sum-1c1w: a summary of those; answer: the reference's; hint: a field of the question; feedback: what the "
+            "grader says of the rollout; other: another question's demonstration (a null)."
+        ),
     ] = ""
     context_template: Annotated[
-        str, Meta(description="Wording of the context with {answer} or {demonstration}; empty for the built-in one.")
+        str,
+        Meta(
+            description="Wording of the context with {demonstration}, {wrong}, {summary}, {answer}, {hint}, {feedback}, or a "
+            "field of the question; empty for the built-in one."
+        ),
     ] = ""
+    context_model: Annotated[
+        str, Meta(description="Model that writes the demonstrations: folder or name on the hub; empty for the student.")
+    ] = ""
+    summary_model: Annotated[
+        str, Meta(description="sum-1c, sum-1c1w: model that summarises: folder or name on the hub; empty for the student.")
+    ] = ""
+    summary_template: Annotated[
+        str,
+        Meta(
+            description="sum-1c, sum-1c1w: what the summariser is asked, with {prompt}, {demonstration}, {wrong}, or a field of "
+            "the question; empty for the built-in wording."
+        ),
+    ] = ""
+    hint_field: Annotated[str, Meta(description="hint: field of the question that holds it.")] = "hint"
+    revision: Annotated[str, Meta(description="Of the models named here: revision on the hub; empty for the default.")] = ""
+    dtype: Annotated[Dtype, Meta(description="Of the models named here.")] = "float32"
+    device: Annotated[str, Meta(description="Of the models named here: cpu, cuda, cuda:1, ...")] = "cpu"
+    trust_remote_code: Annotated[bool, Meta(description="Of the models named here: run Python code that is with them.")] = False
     temperature: Annotated[float, Meta(gt=0.0, description="temperature: of the student's distribution.")] = 1.0
     nominates: Annotated[
         bool | None, Meta(description="Whether it takes part in choosing positions; default: unless it is a null.")
@@ -140,16 +207,32 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return self.kind == "temperature" or self.context == "other"
 
     @property
+    def reads_demonstrations(self) -> bool:
+        """Whether its context is made of responses to this very question."""
+        return self.context in DEMONSTRATED
+
+    @property
+    def reads_wrong(self) -> bool:
+        """Whether a wrong response is among them."""
+        return self.context.endswith("1w")
+
+    @property
+    def summarised(self) -> bool:
+        """Whether a model summarises them first."""
+        return self.context.startswith("sum-")
+
+    @property
     def takes_part(self) -> bool:
         """Whether this teacher nominates positions and candidates."""
         return self.nominates if self.nominates is not None else not self.null
 
 
 class Demonstrations(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Correct responses that teachers may read (method.md 5)."""
+    """Graded responses that teachers may read (method.md 5)."""
 
-    temperature: Annotated[float, Meta(gt=0.0, description="Temperature at which they are sampled.")] = 0.7
+    temperature: Annotated[float, Meta(gt=0.0, description="Temperature at which they and their summaries are sampled.")] = 0.7
     max_tries: Annotated[Positive, Meta(description="Tries per question before it is left out.")] = 60
+    summary_tokens: Annotated[Positive, Meta(description="Length limit of a summary.")] = 256
 
 
 class Targeting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -257,8 +340,13 @@ def parse(data: bytes, path: Path) -> Study:
 def _check(study: Study, path: Path) -> None:
     """What types alone cannot say."""
     task = study.task
-    if bool(task.questions) == bool(task.reasoning_gym):
-        raise StudyError(f"{path}: [task] needs either `questions` (a JSONL file) or `reasoning_gym` (a task name).")
+    if sum(map(bool, (task.questions, task.dataset, task.reasoning_gym))) != 1:
+        raise StudyError(
+            f"{path}: [task] needs either `questions` (a JSONL file), `dataset` (a name or folder), "
+            "or `reasoning_gym` (a task name)."
+        )
+    if not task.dataset and (task.dataset_config or task.dataset_revision):
+        raise StudyError(f"{path}: [task] `dataset_config` and `dataset_revision` mean nothing without `dataset`.")
     for name in study.study.objectives:
         try:
             objectives.parse(name)
@@ -289,7 +377,7 @@ def _check_teachers(study: Study, path: Path) -> None:
         if teacher.kind != "external" and teacher.model:
             raise StudyError(f"{where}: only an external teacher has a `model`; this one is the student.")
         if teacher.kind == "self" and not teacher.context:
-            raise StudyError(f"{where}: a self teacher needs a `context`: answer, 1c or other.")
+            raise StudyError(f"{where}: a self teacher needs a `context`: {', '.join(_SLOTS)}.")
         if teacher.kind != "self" and teacher.context:
             raise StudyError(f"{where}: only a self teacher has a `context`.")
         if teacher.kind != "temperature" and teacher.temperature != 1.0:
@@ -298,11 +386,70 @@ def _check_teachers(study: Study, path: Path) -> None:
             raise StudyError(f"{where}: `context_template` words a `context`, and this teacher has none.")
         if teacher.kind == "temperature" and teacher.temperature == 1.0:
             raise StudyError(f"{where}: at `temperature` 1 the teacher is the student, and every score is undefined.")
-        slot = "{answer}" if teacher.context == "answer" else "{demonstration}"
-        if teacher.context_template and slot not in teacher.context_template:
-            raise StudyError(f"{where}: `context_template` has no {slot}, so the teacher would not see it.")
-    if len(study.teacher) > 31:
-        raise StudyError(f"{path}: {len(study.teacher)} teachers, at most 31 fit one study.")
+        _check_context(teacher, where)
+    if len(study.teacher) > _MOST_TEACHERS:
+        raise StudyError(f"{path}: {len(study.teacher)} teachers, at most {_MOST_TEACHERS} fit one study.")
+
+
+def _check_context(teacher: Teacher, where: str) -> None:
+    """What the context of a teacher asks for, and what it would ignore."""
+    for slot in _SLOTS.get(teacher.context, ()):
+        if teacher.context_template and f"{{{slot}}}" not in teacher.context_template:
+            raise StudyError(f"{where}: `context_template` has no {{{slot}}}, so the teacher would not see it.")
+    if teacher.summary_template:
+        for slot in ("demonstration", "wrong") if teacher.reads_wrong else ("demonstration",):
+            if f"{{{slot}}}" not in teacher.summary_template:
+                raise StudyError(f"{where}: `summary_template` has no {{{slot}}}, so the summariser would not see it.")
+    if teacher.context_model and not (teacher.reads_demonstrations or teacher.context == "other"):
+        raise StudyError(f"{where}: `context_model` writes demonstrations, and this teacher reads none.")
+    if (teacher.summary_model or teacher.summary_template) and not teacher.summarised:
+        raise StudyError(f"{where}: `summary_model` and `summary_template` belong to the contexts sum-1c and sum-1c1w.")
+    if teacher.hint_field != "hint" and teacher.context != "hint":
+        raise StudyError(f'{where}: `hint_field` belongs to the context "hint".')
+
+
+def with_nulls(study: Study, n_questions: int) -> Study:
+    """The study with the null teachers that `study.nulls` asks for and that it does not list (method.md 4).
+
+    Another question's demonstration needs a teacher whose demonstrations it can be compared with, whose wording and
+    writer it takes, and a second question.
+    """
+    if not study.study.nulls:
+        return study
+    temperatures = {teacher.temperature for teacher in study.teacher if teacher.kind == "temperature"}
+    nulls = [
+        Teacher(id=f"null-t{temperature}", kind="temperature", temperature=temperature)
+        for temperature in (0.7, 1.3)
+        if temperature not in temperatures
+    ]
+    demonstrated = sorted((one for one in study.teacher if one.reads_demonstrations), key=lambda one: one.context != "1c")
+    if demonstrated and n_questions > 1 and all(one.context != "other" for one in study.teacher):
+        like = demonstrated[0]
+        nulls.append(
+            Teacher(
+                id="null-other",
+                kind="self",
+                context="other",
+                context_template=like.context_template if like.context == "1c" else "",
+                context_model=like.context_model,
+                revision=like.revision,
+                dtype=like.dtype,
+                device=like.device,
+                trust_remote_code=like.trust_remote_code,
+            )
+        )
+    taken = {teacher.id.lower() for teacher in study.teacher}
+    for null in nulls:
+        if null.id in taken:
+            raise StudyError(
+                f"Teacher {null.id}: a null of this id is added to every study; rename it, or set `study.nulls` = false."
+            )
+    if len(study.teacher) + len(nulls) > _MOST_TEACHERS:
+        raise StudyError(
+            f"{len(study.teacher)} teachers and {len(nulls)} nulls, and at most {_MOST_TEACHERS} fit one study; leave some out, "
+            "or set `study.nulls` = false."
+        )
+    return msgspec.structs.replace(study, teacher=(*study.teacher, *nulls))
 
 
 def fingerprint(study: Study, contents: Any) -> str:

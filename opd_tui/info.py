@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import store
+from compute.screening import DIFFICULTIES, difficulty
 from opd_tui.text import safe
 
 
@@ -16,6 +18,7 @@ def describe(path: str) -> dict[str, Any]:
     """The store at `path` as the stable JSON contract of `opd-tui info --json`."""
     opened = store.open(path)
     attributes, counts = opened.attributes, opened.counts()
+    bins = Counter(difficulty(row.n_correct, row.n_rollouts) for row in opened.questions())
     return {
         "schema": "opd-tui/info/1",
         "study_hash": attributes.study_hash,
@@ -39,6 +42,7 @@ def describe(path: str) -> dict[str, Any]:
         "n_nodes": counts.n_nodes,
         "n_completions": counts.n_completions,
         "complete": counts.n_questions_done >= counts.n_questions_planned,
+        "difficulty": {name: bins[name] for name in DIFFICULTIES},  #: of the questions, by their initial rollouts
     }
 
 
@@ -49,6 +53,7 @@ def print_info(description: dict[str, Any]) -> None:
     rows = {
         "student": description["student"],
         "questions": f"{done:,} of {planned:,}" + ("" if description["complete"] else " (go on with opd-tui compute)"),
+        "difficulty": ", ".join(f"{count:,} {name}" for name, count in description["difficulty"].items()),
         "rollouts": f"{description['n_rollouts']:,}",
         "tokens": f"{description['n_tokens']:,}",
         "nodes": f"{description['n_nodes']:,}",

@@ -32,8 +32,9 @@ SHOWN_PARAGRAPHS = 6
 WHY_LEFT_OUT = {
     QuestionStatus.SCORED: "",
     QuestionStatus.NO_SUCCESS: "left out: no initial rollout was correct",
-    QuestionStatus.NO_DEMONSTRATION: "left out: no correct demonstration for a teacher's context",
+    QuestionStatus.NO_DEMONSTRATION: "left out: no demonstration, summary or hint for a teacher's context",
     QuestionStatus.NO_NODE: "left out: no position had two children to compare",
+    QuestionStatus.NOT_SELECTED: "left out: not as difficult as the study asks for",
 }
 
 

@@ -115,6 +115,7 @@ class QuestionStatus(IntEnum):
     NO_SUCCESS = 1  #: no initial rollout was correct
     NO_DEMONSTRATION = 2  #: a teacher's context could not be had
     NO_NODE = 3  #: no position had two children to compare
+    NOT_SELECTED = 4  #: easier or more difficult than the study asks for
 
 
 #: How the bytes of a chunk are packed before crc32c is put on them.
