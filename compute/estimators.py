@@ -10,7 +10,8 @@ Completions of one stratum are exchangeable whatever launched them, so a stratum
     V(u) = sum_k P_k p_k            all children, the rest of the vocabulary as one
 
 which is the `backup` estimator. `on_policy` takes for each child the mean of all completions that went through it
-and were launched above it or forced at it; `plain` (the paper's) of all that went through it, and is biased.
+and were launched above it or forced at it. `plain` (the paper's) takes all that went through it, and is biased: what
+was launched below a child over-counts the branches that were forced there.
 
 Each of these values is a fixed sum of stratum means, sum_s w_s S_s/N_s, w_s the probability of reaching stratum s.
 So the variance is sum_s w_s^2 q_s (1 - q_s)/(N_s - 1), the effective count 1/sum_s w_s^2/N_s, and both obey the
@@ -26,7 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from compute.statistics import beta_quantile
+from compute.statistics import beta_quantile, log_beta
 from store.schema import NOWHERE, PATH_END_TOKEN, UNKNOWN_OUTCOME, ChildKind, ForcedKind
 from store.tables import Int, Nodes
 
@@ -34,9 +35,14 @@ Array = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Estimator = Literal["backup", "on_policy", "plain"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+#: Estimators whose mean is not the truth; for comparison only.
+BIASED: frozenset[Estimator] = frozenset({"plain"})
 
 #: Mass, within a child or within a node, that may lack a value without spoiling what it is part of.
 NEGLIGIBLE = 1e-6
+#: Strata that the fit of the pseudo-count looks at, at most: evenly spaced among all.
+FIT_STRATA = 5000
+GOLDEN = (5.0**0.5 - 1.0) / 2.0
 #: How far the probabilities of a node's children may miss 1 before its rest must be missing.
 MASS_TOLERANCE = 1e-4
 
@@ -58,23 +64,38 @@ class Estimates:
     effective_n_NK: Array  #: knows nothing of outcomes; infinite for an exact outcome
     n_NK: Int  #: backup: completions of the child's own stratum; on_policy, plain: those that went through it
     n_success_NK: Int
-    low_NK: Array  #: 95 % interval; an exact outcome is a point
+    low_NK: Array  #: interval of the level asked for; an exact outcome is a point
     high_NK: Array
     value_N: Array
     value_variance_N: Array
     value_effective_n_N: Array
     kept_NK: Bool  #: S_u: tokens with effective count >= n_sig; never the rest
     gap_mass_NK: Array  #: on-path children: the part that leaves the path before the next targeted node; NaN for others
+    smoothed_variance_NK: Array  #: of p_succ, every stratum smoothed by the pseudo-count at the node's value: never 0 by luck
 
 
-def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", half: int | None = None) -> Estimates:
+def estimate(
+    nodes: Nodes,
+    *,
+    n_sig: float,
+    estimator: Estimator = "backup",
+    half: int | None = None,
+    level: float = 0.95,
+    pseudo_count: float = 1.0,
+) -> Estimates:
     """p_succ and V of every node, from all completions or from one half of them.
 
     With `half` 0 or 1, strata, back-up and V are all recomputed from that half (method.md 4); effective counts are
     then about half as large, so pass an `n_sig` to match or take `kept_NK` from all completions.
+
+    `level` is the intervals'; `pseudo_count` smooths their strata: 1 is safe, `fit_pseudo_count` fits it to a study.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"Unknown estimator {estimator!r}; allowed: {', '.join(ESTIMATORS)}.")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"The level of an interval must lie between 0 and 1, not {level:g}.")
+    if not 0.0 < pseudo_count <= 1.0:
+        raise ValueError(f"The pseudo-count must be above 0 and at most 1, not {pseudo_count:g}.")
     counts = stratum_counts(nodes, half=half) if estimator == "backup" else passing_counts(nodes, estimator, half=half)
     on_path_NK = nodes.kind_NK == ChildKind.ON_PATH
     # Rounding may leave a continuation just above certain.
@@ -85,11 +106,11 @@ def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", hal
     own_NK = 1.0 - ahead_NK
     if estimator == "backup":
         ahead_NK, own_NK = np.where(on_path_NK, np.exp(continue_NK), ahead_NK), np.where(on_path_NK, gap_mass_NK, own_NK)
-    sums_NKI, value_NI = _back_up(nodes, counts, ahead_NK, own_NK)
+    sums_NKI, value_NI = _back_up(nodes, counts, ahead_NK, own_NK, pseudo_count)
     p_succ_NK = sums_NKI[..., _VALUE]
     with np.errstate(divide="ignore"):
         effective_n_NK, value_effective_n_N = 1.0 / sums_NKI[..., _INVERSE_N], 1.0 / value_NI[:, _INVERSE_N]
-    low_NK, high_NK = _interval(sums_NKI)
+    low_NK, high_NK = _interval(sums_NKI, level)
     token_NK = ~np.isin(nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
     return Estimates(
         p_succ_NK=p_succ_NK,
@@ -105,7 +126,40 @@ def estimate(nodes: Nodes, *, n_sig: float, estimator: Estimator = "backup", hal
         # A count like 20 must not fail against 20 because 1/(1/20) is rounded.
         kept_NK=token_NK & ~np.isnan(p_succ_NK) & (effective_n_NK * (1.0 + 1e-9) >= n_sig),
         gap_mass_NK=gap_mass_NK,
+        smoothed_variance_NK=_smoothed(sums_NKI, value_NI[:, _VALUE, None])[1],
     )
+
+
+def fit_pseudo_count(nodes: Nodes) -> float:
+    """The pseudo-count m that suits a study: how alike the strata of a node are, held between 0.01 and 1.
+
+    By maximum likelihood, with every stratum's success rate drawn from Beta(m V, m (1 - V)), V the node's value.
+    Where tokens decide the outcome, strata lie near 0 and 1 and m is small: 0.2 for the built-in student, whose
+    intervals become a quarter narrower and cover what they say. Fit it to a study, not to a page of it. 1 where
+    nothing can be said.
+    """
+    counts, e = stratum_counts(nodes), estimate(nodes, n_sig=0.0)
+    V_NK = np.broadcast_to(e.value_N[:, None], counts.n_NK.shape)
+    telling = (counts.n_NK >= 2) & (V_NK > 1e-6) & (V_NK < 1.0 - 1e-6)
+    N, S, V = (x[telling].astype(np.float64) for x in (counts.n_NK, counts.n_success_NK, V_NK))
+    if not N.size:
+        return 1.0
+    step = -(-N.size // FIT_STRATA)
+    N, S, V = N[::step], S[::step], V[::step]
+
+    def log_likelihood(log_m: float) -> float:
+        a, b = np.exp(log_m) * V, np.exp(log_m) * (1.0 - V)
+        return float((log_beta(S + a, N - S + b) - log_beta(a, b)).sum())
+
+    low, high = np.log(0.01), 0.0
+    for _ in range(12):  # golden section
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        if log_likelihood(left) < log_likelihood(right):
+            low = left
+        else:
+            high = right
+    m = float(np.exp((low + high) / 2.0))
+    return m if high < 0.0 else 1.0
 
 
 def stratum_counts(nodes: Nodes, *, half: int | None = None) -> Counts:
@@ -202,20 +256,20 @@ def tree_of(nodes: Nodes) -> tuple[Int, Int, Sequence[Int]]:
 
 
 # What a back-up carries, the axis I: eight sums over strata, some with weights w_s, some with w_s^2 (_POWER_I). The
-# last five belong to the intervals, where every stratum is smoothed by one pseudo-count at v, the value whose
-# interval is wanted: q~_s = (S_s + v)/(N_s + 1) = a_s + b_s v. Value and variance are then polynomials in v.
+# last five belong to the intervals, where every stratum is smoothed by a pseudo-count m at v, the value whose interval
+# is wanted: q~_s = (S_s + m v)/(N_s + m) = a_s + b_s v. Value and variance are then polynomials in v.
 _VALUE, _VARIANCE, _INVERSE_N, _A, _B, _C0, _C1, _C2 = range(8)
 _POWER_I = np.array([1, 2, 2, 1, 1, 2, 2, 2])
 
 
-def _stratum_terms(counts: Counts) -> Array:
+def _stratum_terms(counts: Counts, m: float) -> Array:
     """What one stratum of weight 1 contributes: [N, K, I], NaN where it has no completion."""
     N, S = counts.n_NK.astype(np.float64), counts.n_success_NK.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         q = S / N
         # One completion says nothing of its own variance: the largest there is.
         variance = np.where(N == 1, 0.25, q * (1.0 - q) / (N - 1.0))
-        a, b = S / (N + 1.0), 1.0 / (N + 1.0)
+        a, b = S / (N + m), m / (N + m)
         smoothed = (a * (1.0 - a) / N, b * (1.0 - 2.0 * a) / N, -b * b / N)  # q~(1 - q~)/N in powers of v
         terms_NKI = np.stack([q, variance, 1.0 / N, a, b, *smoothed], axis=-1)
     return np.where((N > 0)[..., None], terms_NKI, np.nan)
@@ -231,12 +285,12 @@ def _exact_terms(nodes: Nodes) -> Array:
     return np.where(known_NK[..., None], terms_NKI, np.nan)
 
 
-def _back_up(nodes: Nodes, counts: Counts, ahead_NK: Array, own_NK: Array) -> tuple[Array, Array]:
+def _back_up(nodes: Nodes, counts: Counts, ahead_NK: Array, own_NK: Array, pseudo_count: float) -> tuple[Array, Array]:
     """The eight sums of every child and of every node, level by level from the deepest up."""
     present_NK = nodes.kind_NK != ChildKind.ABSENT
     P_NK = np.where(present_NK, np.exp(nodes.logprob_NK.astype(np.float64)), 0.0)
     weight_NKX = np.stack([ahead_NK, own_NK], axis=-1)
-    stratum_NKI, exact_NKI = _stratum_terms(counts), _exact_terms(nodes)
+    stratum_NKI, exact_NKI = _stratum_terms(counts, pseudo_count), _exact_terms(nodes)
     child_NKI = np.full_like(stratum_NKI, np.nan)
     node_NI = np.full((len(nodes), len(_POWER_I)), np.nan)
     for level in reversed(tree_of(nodes)[2]):
@@ -260,17 +314,21 @@ def _weigh(parts_XI: Array, weight_X: Array) -> Array:
     return np.where((lost < NEGLIGIBLE)[..., None], sums_I, np.nan)
 
 
-def _interval(child_NKI: Array, level: float = 0.95) -> tuple[Array, Array]:
+def _smoothed(child_NKI: Array, v: Array) -> tuple[Array, Array]:
+    """q~ and var~ with every stratum smoothed at v; at 0 and 1, where both may vanish, from close by."""
+    v = np.clip(v, 1e-6, 1.0 - 1e-6)
+    q_smoothed = child_NKI[..., _A] + child_NKI[..., _B] * v
+    return q_smoothed, child_NKI[..., _C0] + child_NKI[..., _C1] * v + child_NKI[..., _C2] * v * v
+
+
+def _interval(child_NKI: Array, level: float) -> tuple[Array, Array]:
     """Beta(q n + 1/2, (1-q) n + 1/2) with n = q~(1-q~)/var~, the effective count of the smoothed variance.
 
     For a single stratum n is its number of completions: the Jeffreys interval. Its ends are 0 where every completion
     failed and 1 where every one succeeded. An exact value is a point.
     """
     q = child_NKI[..., _VALUE]
-    # At 0 and 1 the count is 0/0; its limit is had from close by.
-    v = np.clip(q, 1e-6, 1.0 - 1e-6)
-    q_smoothed = child_NKI[..., _A] + child_NKI[..., _B] * v
-    var_smoothed = child_NKI[..., _C0] + child_NKI[..., _C1] * v + child_NKI[..., _C2] * v * v
+    q_smoothed, var_smoothed = _smoothed(child_NKI, q)
     exact = child_NKI[..., _INVERSE_N] == 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
         n = np.clip(q_smoothed * (1.0 - q_smoothed) / var_smoothed, 0.0, 1e8)
