@@ -169,6 +169,25 @@ def export(
         print(f"{n:,} rows are in {out}.")
 
 
+@app.command()
+def report(
+    path: StorePath,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Under this objective, in place of the study's (repeatable).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
+) -> None:
+    """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
+    from compute.objectives import parse
+    from opd_tui.report import print_report
+
+    try:
+        objectives = tuple(str(parse(name)) for name in objective or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    print_report(path, objectives=objectives, as_json=json)
+
+
 @app.command("objectives")
 def objectives_command(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

@@ -197,6 +197,21 @@ def test_export_scores_under_any_objective(computed):
     fails(run_opd("export", computed, "-o", "-", "--objective", "top_k_reverse_kl(99)"), "most likely tokens, not 99")
 
 
+def test_report_says_the_findings_in_80_columns_and_whole_as_json(computed):
+    text = run_opd("report", computed, "--objective", "jsd(0.3)").stdout
+    assert "Which teacher moves the student towards success" in text
+    assert "flipped self-answer" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    found = json.loads(run_opd("report", computed, "--json").stdout)
+    assert found["schema"] == "opd-tui/report/1"
+    ranking = next(one for one in found["findings"] if one["name"] == "teacher_ranking")
+    row = next(one for one in ranking["rows"] if one["teacher"] == "teacher" and not one["null"])
+    assert row["intervals"]["gain"]["low"] < row["intervals"]["gain"]["mean"] < row["intervals"]["gain"]["high"]
+    fails(run_opd("report", computed, "--objective", "minilm"), "did you mean 'minillm'", code=2)
+    fails(run_opd("report", computed / "nothing"), "There is no store")
+
+
 def test_objectives_are_listed():
     text = run_opd("objectives").stdout
     listed = json.loads(run_opd("objectives", "--json").stdout)
@@ -248,6 +263,6 @@ def test_demo_without_a_terminal_prints_the_summary(tmp_path):
 
 def test_help_is_short_and_names_every_command():
     told = run_opd("--help").stdout
-    for word in ("demo", "init", "compute", "browse", "info", "export", "objectives"):
+    for word in ("demo", "init", "compute", "browse", "info", "export", "objectives", "report"):
         assert word in told
     assert Path(CHAIN_SUMS / "study.toml").is_file()

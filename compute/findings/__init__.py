@@ -15,13 +15,14 @@ from compute.evidence import Evidence, gather
 from compute.findings.choices import counting, selection_gain
 from compute.findings.profiles import depth_profile, difficulty, within_path_correlation
 from compute.findings.shape import Finding, FindingRow
-from compute.findings.teachers import correct_incorrect, spread, teacher_ranking, two_children
+from compute.findings.teachers import FLIPPED, correct_incorrect, spread, teacher_ranking, two_children
 
 if TYPE_CHECKING:
     from store.reader import Store
 
 __all__ = [
     "FINDINGS",
+    "FLIPPED",
     "Evidence",
     "Finding",
     "FindingRow",

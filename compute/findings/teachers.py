@@ -16,6 +16,8 @@ from compute.summary import ratio, summarise
 
 Array = NDArray[np.float64]
 
+#: Group of a teacher's own scores with random signs, whose true mean is zero.
+FLIPPED = "sign-flipped"
 #: A difference holds where its sign-flip test is below this.
 SIGNIFICANT = 0.05
 BOOTSTRAP_DRAWS = 4000
@@ -63,7 +65,7 @@ def teacher_ranking(evidence: Evidence, *, outcome: Outcome = "all", min_childre
             FindingRow(
                 teacher=row.teacher,
                 objective=row.objective,
-                group="sign-flipped" if flipped else "",
+                group=FLIPPED if flipped else "",
                 null=row.null,
                 intervals={name: getattr(row, name) for name in names},
                 numbers=numbers,
