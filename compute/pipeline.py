@@ -142,8 +142,13 @@ def investigate(
     pools: Mapping[str, Pool],
     others: Mapping[str, str],
     keep: Keeper,
+    *,
+    sample: int = 0,
 ) -> Findings:
-    """All that follows the rollouts. `pools` and `others` are what contexts are made of: see `demonstrations.gather`."""
+    """All that follows the rollouts. `pools` and `others` are what contexts are made of: see `demonstrations.gather`.
+
+    With `sample`, only so many completions of every batch are run: enough to see what all of them would take.
+    """
     prompt_ids = bench.prompt_ids(bench.student, question, "")
     chosen = choose_paths(bench.study, question, rollouts)
     status = screen(bench, rollouts)
@@ -177,7 +182,8 @@ def investigate(
     batches = plan.batches
     if plan.shortfall:
         bench.say(f"Question {question.number + 1}: {plan.shortfall}.")
-    outcomes = run_completions(bench, question, prompt_ids, trie, batches, keep)
+    run = [replace(batch, launches=batch.launches[:sample]) for batch in batches] if sample else batches
+    outcomes = run_completions(bench, question, prompt_ids, trie, run, keep)
     if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
         by_path = [[prompts[stored[n].index][m] for n in path_index] for m in range(len(bench.teachers))]
         later = read_later(bench, prompt_ids, by_path, trie, targets, batches, outcomes)

@@ -120,7 +120,7 @@ def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0) -> Outco
     writer.create(out, setup.attributes, student.tokens.token_bytes, student.tokens.special_ids)
     with _lock(out):
         writer.remove_leftovers(out)  # of runs that were killed while they published
-        spool = Spool(_work_folder(out), setup.attributes.study_hash)
+        spool = Spool(work_folder(out), setup.attributes.study_hash)
         done = writer.committed_question_ids(out)
         todo = [question for question in setup.questions if question.id not in done]
         todo = todo[:limit] if limit else todo
@@ -153,7 +153,7 @@ def preview(setup: Setup, question: Question) -> Iterator[tuple[str, str]]:
     """The exact prompts of the student and of each teacher, special tokens visible: (who, prompt)."""
     bench = setup.bench
     yield "student", bench.student.shown(bench.prompt_ids(bench.student, question, ""))
-    pools, others = _pools(setup, question, None), _others(setup, question, None)
+    pools, others = pools_of(setup, question, None), others_of(setup, question, None)
     for teacher in bench.teachers:
         settings = teacher.settings
         materials, _ = gather(replace(bench, teachers=(teacher,)), question, pools, others, {}, {})
@@ -188,7 +188,7 @@ def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter
     others: dict[str, str] = {}
     if screen(bench, rollouts) is QuestionStatus.SCORED:
         reporter.phase(f"question {question.number + 1}: demonstrations")
-        pools, others = _pools(setup, question, spool), _others(setup, question, spool)
+        pools, others = pools_of(setup, question, spool), others_of(setup, question, spool)
     reporter.phase(f"question {question.number + 1}: completions")
     findings = investigate(bench, question, rollouts, pools, others, partial(spool.responses, question))
     record = to_record(setup.study, findings)
@@ -203,7 +203,7 @@ def _pool(setup: Setup, question: Question, author: Writer, wants_wrong: bool, s
     return make() if spool is None else spool.pool(question, phase, make)
 
 
-def _pools(setup: Setup, question: Question, spool: Spool | None) -> dict[str, Pool]:
+def pools_of(setup: Setup, question: Question, spool: Spool | None) -> dict[str, Pool]:
     """By writer, the demonstrations of this question that its teachers read."""
     readers = [one for one in setup.bench.teachers if one.settings.reads_demonstrations]
     return {
@@ -213,7 +213,7 @@ def _pools(setup: Setup, question: Question, spool: Spool | None) -> dict[str, P
     }
 
 
-def _others(setup: Setup, question: Question, spool: Spool | None) -> dict[str, str]:
+def others_of(setup: Setup, question: Question, spool: Spool | None) -> dict[str, str]:
     """By writer, the demonstration of the next question that has one, in the study's circle; "" where none has."""
     found: dict[str, str] = {}
     readers = [one for one in setup.bench.teachers if one.settings.context == "other"]
@@ -351,7 +351,7 @@ def _signals() -> Iterator[None]:
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
     """One run at a time per store; the system lets go of the lock when a process dies."""
-    folder = _work_folder(out)
+    folder = work_folder(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
@@ -369,6 +369,6 @@ def _lock(out: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _work_folder(out: Path) -> Path:
+def work_folder(out: Path) -> Path:
     """Where unfinished work lies, beside the store."""
     return out.with_name(out.name + ".work")

@@ -24,8 +24,9 @@ from store.schema import FinishReason
 class Spool:
     """The spool of one study beside its store. A file that is damaged counts as not there: its phase is done again."""
 
-    def __init__(self, folder: Path, study_hash: str) -> None:
+    def __init__(self, folder: Path, study_hash: str, *, read_only: bool = False) -> None:
         self.run_id = study_hash[:8]
+        self._read_only = read_only
         self._folder = folder / study_hash
 
     def remove(self) -> None:
@@ -79,6 +80,8 @@ class Spool:
         return None
 
     def _save(self, question: Question, phase: str, arrays: dict[str, NDArray[Any]]) -> None:
+        if self._read_only:
+            return
         files.save(self._path(question, phase), PartArrays(arrays), {"question": question.id})
 
 

@@ -99,12 +99,23 @@ def compute(
         Path | None, typer.Option("-o", "--out", metavar="S.zarr", help="The store; computing goes on where it stopped.")
     ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Show the exact prompts of student and teachers, and end.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Try a few questions in small, say what the study will take, and end.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON object.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Compute at most so many further questions; 0 for all.")] = 0,
     device: Device = "",
 ) -> None:
     """Compute a study into a store. Resumes by itself."""
+    if preview and plan:
+        raise typer.BadParameter("Ask for --preview or --plan, not both.")
+    if json and not plan:
+        raise typer.BadParameter("--json goes with --plan.")
     if preview:
         _preview(study, device)
+        return
+    if plan:
+        _plan(study, out, device, limit, json)
         return
     if out is None:
         raise typer.BadParameter("Say where the store goes: -o S.zarr.")
@@ -235,6 +246,17 @@ def _compute(study: Path, out: Path, device: str, limit: int) -> None:
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
     print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
+
+
+def _plan(study: Path, out: Path | None, device: str, limit: int, json: bool) -> None:
+    from compute.progress import Reporter
+    from opd_tui.plan_table import print_plan
+
+    reporter = Reporter(0)
+    setup = _prepare(study, device, reporter)
+    from compute.plan import plan
+
+    print_plan(setup.study.study.name, plan(setup, out, reporter, limit=limit), json_=json)
 
 
 def _preview(study: Path, device: str) -> None:

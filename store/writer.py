@@ -37,6 +37,7 @@ __all__ = [
     "committed_question_ids",
     "concatenate",
     "create",
+    "is_store_of",
     "next_part_id",
     "publish",
     "publish_teacher",
@@ -55,7 +56,7 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
     """
     target = Path(path)
     try:
-        if _is_store_of(target, attributes.study_hash):
+        if is_store_of(target, attributes.study_hash):
             return
     except OSError as error:
         raise failed_write(target, error) from error
@@ -78,7 +79,7 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
             os.rename(root, target)
         except OSError as error:
             # Another process was first: only fine if it made the store of the same study.
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and _is_store_of(target, attributes.study_hash):
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and is_store_of(target, attributes.study_hash):
                 return
             raise
         sync_folder(target.parent)
@@ -195,7 +196,7 @@ def _read_root(target: Path) -> RootAttributes:
     return layout.decode_root(target, attributes)
 
 
-def _is_store_of(target: Path, study_hash: str) -> bool:
+def is_store_of(target: Path, study_hash: str) -> bool:
     """True for the store of this study, False for a free place. Raises StoreError for anything else."""
     if target.is_dir():
         try:
