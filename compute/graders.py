@@ -28,8 +28,8 @@ class BuiltIn:
     reference: Callable[[str, Fields], str | None]  #: the same of the reference answer, which may be written otherwise
     wants: str  #: what a reference answer must be
     same: Callable[[str, str], bool] = str.__eq__  #: of two answers as read
-    #: Whether feedback may quote a wrong answer: it must not give the right one away by that.
-    quotes: bool = True
+    #: Whether feedback on a question with these fields may quote a wrong answer: of two, the other would be the right one.
+    quotes: Callable[[Fields], bool] = lambda fields: True
 
     def __call__(self, response: str, answer: str, fields: Fields) -> float:
         """1 where the response's answer is the reference answer."""
@@ -193,8 +193,13 @@ GRADERS: dict[str, BuiltIn] = {
         lambda text, fields: text if _reference_expression(text) else None,
         "a mathematical expression",
         _same_expression,
-        quotes=False,
+        quotes=lambda fields: False,
     ),
-    "boolean": BuiltIn(_last_truth, _reference_truth, "yes, no, true or false", quotes=False),
-    "choice": BuiltIn(_last_choice, _reference_choice, "a choice: its letter, its index from 0, or its text"),
+    "boolean": BuiltIn(_last_truth, _reference_truth, "yes, no, true or false", quotes=lambda fields: False),
+    "choice": BuiltIn(
+        _last_choice,
+        _reference_choice,
+        "a choice: its letter, its index from 0, or its text",
+        quotes=lambda fields: len(_choices(fields)) != 2,
+    ),
 }

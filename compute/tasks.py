@@ -245,7 +245,7 @@ def _said(grade: Grader, correct: bool, answer: str, fields: Mapping[str, Any]) 
     given = grade.read(answer, fields)
     if given is None:
         return NO_ANSWER
-    return f"The response's answer, {given[:200]}, was graded wrong." if grade.quotes else WRONG
+    return f"The response's answer, {given[:200]}, was graded wrong." if grade.quotes(fields) else WRONG
 
 
 def grader_digest(task: Task, folder: Path) -> str:

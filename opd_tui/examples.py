@@ -11,7 +11,13 @@ _STUDIES = {
     "chain_sums": ("chain_sums", "study.toml"),
     "smollm2_chain_sums": ("smollm2", "chain_sums.toml"),
     "smollm2_boolq": ("smollm2", "boolq.toml"),
+    "smollm2_boolq_contexts": ("smollm2", "boolq_contexts.toml"),
+    "smollm2_gsm8k": ("smollm2", "gsm8k.toml"),
+    "smollm2_mmlu": ("smollm2", "mmlu.toml"),
+    "smollm2_aime": ("smollm2", "aime.toml"),
 }
+#: Keys whose value may be a file or folder beside the study.
+_FILES = ("model", "questions", "dataset", "context_model", "summary_model")
 
 
 def example_folder(name: str) -> Path:
@@ -33,7 +39,7 @@ def example_study(name: str) -> str:
     for line in (place / file).read_text(encoding="utf-8").splitlines():
         key, equals, value = line.partition(" = ")
         named = value.strip().strip('"')
-        is_file = bool(equals and key in ("model", "questions") and named) and (place / named).exists()
+        is_file = bool(equals and key in _FILES and named) and (place / named).exists()
         lines.append(f'{key} = "{place / named}"' if is_file else line)
     return "\n".join(lines) + "\n"
 

@@ -166,6 +166,7 @@ def test_math_verify_works_off_the_main_thread():
     [
         ("number", "12", {}, "It is 11."),
         ("choice", "C", RIVERS, "It is (A)."),
+        ("choice", "B", {"choices": ["warm", "cold"]}, "It is (A)."),
         ("boolean", "yes", {}, "no"),
         ("exact", "Oslo", {}, "Rome"),
     ],
@@ -175,7 +176,7 @@ def test_feedback_never_says_the_reference_answer(tmp_path, grader, answer, fiel
     question = Question("q", 0, "?", answer, fields)
     for text in (response, answer, ""):
         assert answer not in grade(question, text).feedback.replace(RIGHT, "").split()
-    if grader == "boolean":  # that a wrong no is wrong would say yes
+    if grader == "boolean" or len(fields.get("choices", ())) == 2:  # that a wrong no is wrong would say yes
         assert grade(question, response).feedback == WRONG
 
 

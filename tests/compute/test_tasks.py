@@ -1,12 +1,26 @@
 """Questions and graders."""
 
+import json
+import subprocess
+import sys
+from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from compute.errors import ComputeError, StudyError
 from compute.study import Task
-from compute.tasks import GRADERS, Question, load_questions, make_grader
+from compute.tasks import GRADERS, Question, grader_digest, load_questions, make_grader
+
+
+#: The library keeps what it read under the home folder; tests leave no trace there.
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
 
 QUESTION = Question("q", 0, "?", "12", {})
 
@@ -99,3 +113,124 @@ def test_wrong_graders_are_named(tmp_path, grader, says):
     (tmp_path / "bad.py").write_text("def f(:")
     with pytest.raises(StudyError, match=says):
         make_grader(Task(questions="q", grader=grader), tmp_path, 0)
+
+
+CAPITALS = [
+    {"id": "a", "question": "Capital of Peru?", "choices": ["Quito", "Lima"], "answer": "1"},
+    {"id": "b", "question": "question", "choices": ["choice0", "choice1"], "answer": "answer"},
+    {"id": "c", "question": "Capital of Chad?", "choices": ["N'Djamena", "Niamey"], "answer": "A"},
+    {"id": "d", "question": "question", "choices": ["choice0", "choice1"], "answer": "answer"},
+]
+
+
+def capitals(folder: Path) -> str:
+    (folder / "capitals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CAPITALS))
+    return "capitals.jsonl"
+
+
+def test_a_reference_that_the_grader_cannot_compare_with_is_named_with_the_remedy(tmp_path):
+    questions = capitals(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        load_questions(Task(questions=questions, grader="choice"), tmp_path, 0)
+    sentence = str(caught.value)
+    assert "capitals.jsonl, line 2" in sentence
+    assert "'answer'" in sentence
+    assert '`task.leave_out` = ["b", "d"]' in sentence
+    assert [one.id for one in load_questions(Task(questions=questions, grader="choice", leave_out=("b", "d")), tmp_path, 0)] == [
+        "a",
+        "c",
+    ]
+    assert len(load_questions(Task(questions=questions, grader="exact"), tmp_path, 0)) == 4  # there it is as good as any
+
+
+def test_questions_are_taken_by_name_and_then_by_place(tmp_path):
+    task = write(tmp_path, "".join(f'{{"id": "{name}", "question": "?", "answer": "1"}}\n' for name in "abcde"))
+
+    def taken(**more: object) -> list[tuple[str, int]]:
+        found = load_questions(msgspec.structs.replace(task, **more), tmp_path, 0)
+        return [(one.id, one.number) for one in found]
+
+    assert taken(skip=1, limit=2) == [("b", 0), ("c", 1)]
+    assert taken(leave_out=("b",), skip=1, limit=2) == [("c", 0), ("d", 1)]
+    assert taken(only=("d", "b")) == [("b", 0), ("d", 1)]
+    for key in ("only", "leave_out"):
+        with pytest.raises(StudyError, match=rf"`task.{key}` names `z`"):
+            taken(**{key: ("z",)})
+    with pytest.raises(StudyError, match="are left"):
+        taken(skip=5)
+
+
+def test_a_question_without_a_name_keeps_that_of_its_line(tmp_path):
+    task = write(tmp_path, '{"question": "?", "answer": "1"}\n' * 3)
+    assert [one.id for one in load_questions(msgspec.structs.replace(task, skip=1), tmp_path, 0)] == ["q0001", "q0002"]
+
+
+def test_choices_may_be_called_otherwise(tmp_path):
+    row = {"question": "Capital of Peru?", "options": ["Quito", "Lima"], "answer": "Lima"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    task = Task(questions="q.jsonl", grader="choice", choices_field="options", prompt="{question}\n{options}")
+    (question,) = load_questions(task, tmp_path, 0)
+    assert question.prompt == "Capital of Peru?\nA. Quito\nB. Lima"
+    assert make_grader(task, tmp_path, 0)(question, "It is (B).").correct
+
+
+def test_a_data_set_is_read_by_name_configuration_and_split(tmp_path):
+    """A folder in the layout of the hub, two configurations and two splits."""
+    folder = tmp_path / "capitals"
+    folder.mkdir()
+    for config in ("easy", "all"):
+        for split in ("train", "test"):
+            rows = [{"question": f"{config} {split}", "passage": "?", "answer": True, "asked": "2020-01-01T00:00:00"}] * 2
+            (folder / f"{config}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    configs = "".join(
+        f"- config_name: {config}\n  data_files:\n"
+        + "".join(f"  - split: {split}\n    path: {config}-{split}.jsonl\n" for split in ("train", "test"))
+        for config in ("easy", "all")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    task = Task(dataset="capitals", dataset_config="easy", split="train", id_field="", grader="boolean")
+    found = load_questions(task, tmp_path, 0)
+    assert [(one.id, one.prompt, one.answer) for one in found] == [
+        ("q0000", "easy train", "true"),
+        ("q0001", "easy train", "true"),
+    ]
+    with pytest.raises(StudyError, match=r"data set `capitals` cannot be loaded: .*valid"):
+        load_questions(msgspec.structs.replace(task, split="valid"), tmp_path, 0)
+    assert found[0].digest == load_questions(task, tmp_path, 0)[0].digest
+
+
+def test_code_that_comes_with_a_data_set_is_never_run(tmp_path):
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    with pytest.raises(StudyError, match="data set `evil` cannot be loaded"):
+        load_questions(Task(dataset="evil"), tmp_path, 0)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_library_names_the_extra(tmp_path):
+    """A real import that fails, in a process of its own."""
+    program = (
+        "import sys; sys.modules['datasets'] = None\n"
+        "from pathlib import Path; from compute.study import Task; from compute.tasks import load_questions\n"
+        "load_questions(Task(dataset='x'), Path('.'), 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith(
+        "`task.dataset` needs the package `datasets`; install the extra: pip install 'opd-tui[datasets]'."
+    )
+
+
+def test_every_field_of_a_question_is_in_its_hash(tmp_path):
+    one = Question("q", 0, "?", "12", {"hint": "a", "when": date(2020, 1, 1), "odd": object()})
+    assert one.digest == Question("q", 0, "?", "12", {"hint": "a", "when": date(2020, 1, 1), "odd": object()}).digest
+    assert one.digest != Question("q", 0, "?", "12", {"hint": "b", "when": date(2020, 1, 1), "odd": object()}).digest
+
+
+def test_the_file_of_a_grader_is_in_the_studys_hash(tmp_path):
+    (tmp_path / "mine.py").write_text("def grade(*_): return 1\n")
+    task = Task(questions="q", grader="mine.py:grade")
+    first = grader_digest(task, tmp_path)
+    (tmp_path / "mine.py").write_text("def grade(*_): return 0\n")
+    assert first != grader_digest(task, tmp_path)
+    assert grader_digest(Task(questions="q", grader="number"), tmp_path) == ""

@@ -19,6 +19,7 @@ from compute.errors import ComputeError, StudyError
 from compute.pipeline import investigate, sample_rollouts
 from compute.progress import Reporter
 from compute.runner import Setup, prepare, preview, run
+from compute.spooled import Spool
 from compute.study import Teacher, parse, with_nulls
 from compute.tasks import Question
 from compute.teachers import FEEDBACK_PLACE, TEMPLATES, Material, context_of, has_context, require_fields, summary_request
@@ -356,6 +357,16 @@ def test_demonstrations_are_sampled_at_their_temperature(setup):
 
     assert setup.study.demonstrations.temperature == 0.7
     assert len(written(1e-4)) == 1 < len(written(0.7))
+
+
+def test_demonstrations_are_kept_for_a_run_that_goes_on(tmp_path):
+    def again() -> Pool:
+        raise AssertionError("they were kept")
+
+    pool, spool = Pool(("=1.\n", "é ⟨1⟩"), ("",)), Spool(tmp_path, "0123456789abcdef")
+    assert spool.pool(QUESTION, "demonstrations", lambda: pool) == pool
+    assert spool.pool(QUESTION, "demonstrations", again) == pool
+    assert spool.pool(QUESTION, "demonstrations-other", Pool) == Pool()
 
 
 # teachers that are refused
