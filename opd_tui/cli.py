@@ -70,7 +70,7 @@ def demo(
 @app.command()
 def init(
     example: Annotated[
-        str, typer.Option("--from", help="Start from a built-in example: chain_sums, smollm2_chain_sums, smollm2_boolq.")
+        str, typer.Option("--from", help="Start from a built-in example: chain_sums, smollm2_boolq, smollm2_gsm8k, ...")
     ] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("study.toml"),
 ) -> None:
