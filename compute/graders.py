@@ -155,6 +155,7 @@ def _reference_choice(text: str, fields: Fields) -> str | None:
 _DELIMITED = re.compile(r"\$|\\\(|\\\[|\\boxed|\\begin")
 
 
+@functools.lru_cache(maxsize=4096)  # read once to see whether there is one, and again to compare
 def _expressions(text: str) -> tuple[Any, ...]:
     import math_verify
 
@@ -173,7 +174,6 @@ def _last_expression(text: str, fields: Fields) -> str | None:
     return text if _expressions(text) else None
 
 
-@functools.lru_cache(maxsize=4096)
 def _reference_expression(text: str) -> tuple[Any, ...]:
     return _expressions(text if _DELIMITED.search(text) else f"${text.strip()}$")
 

@@ -40,7 +40,7 @@ class Question:
     @property
     def digest(self) -> str:
         """A hash of all fields: contexts and graders may read any of them."""
-        text = json.dumps(self.fields, sort_keys=True, default=_plain)
+        text = json.dumps(_stable(self.fields), default=_plain)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -141,6 +141,13 @@ def _text(value: Any) -> str:
 def _plain(value: Any) -> str:
     """What JSON has no word for: times as text; of anything else only its type, since its text may hold an address."""
     return str(value) if isinstance(value, date | time) else f"<{type(value).__name__}>"
+
+
+def _stable(value: Any) -> Any:
+    """`value` with every mapping as a list sorted by its keys, which need not be texts."""
+    if isinstance(value, Mapping):
+        return sorted(([str(key), _stable(one)] for key, one in value.items()), key=lambda entry: entry[0])
+    return [_stable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _rows(task: Task, folder: Path, seed: int) -> list[tuple[str, dict[str, Any]]]:

@@ -20,12 +20,12 @@ from compute.pipeline import investigate, sample_rollouts
 from compute.progress import Reporter
 from compute.runner import Setup, prepare, preview, run
 from compute.spooled import Spool
-from compute.study import Teacher, parse, with_nulls
+from compute.study import Teacher, load, parse, with_nulls
 from compute.tasks import Question
 from compute.teachers import FEEDBACK_PLACE, TEMPLATES, Material, context_of, has_context, require_fields, summary_request
 from compute.template import study_template
 from store.schema import PathKind, QuestionStatus
-from tests.conftest import CHAIN_SUMS
+from tests.conftest import CHAIN_SUMS, ROOT
 
 QUESTION = Question("q7", 0, "What is 3+4?", "seven", {"question": "What is 3+4?", "hint": "It is odd.", "source": "a book"})
 MATERIAL = Material("It is seven.\n", "It is eight.\n", "One counts to seven.", "The response was graded wrong.")
@@ -221,6 +221,13 @@ def test_the_commented_study_file_names_every_context():
     text = " ".join(line.removeprefix("# ") for line in study_template().splitlines())
     for context in TEMPLATES:
         assert f"{context}:" in text or f"{context}, " in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_example_is_a_study_with_its_nulls(path):
+    study = with_nulls(load(path), 2)
+    assert {"null-t0.7", "null-t1.3"} <= {one.id for one in study.teacher if one.null}
+    assert len({one.id for one in study.teacher}) == len(study.teacher)
 
 
 # where its parts come from
