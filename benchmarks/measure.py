@@ -7,6 +7,39 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Medians over repeats of one way to do the work."""
+
+    wall_seconds: float
+    cpu_seconds: float  #: of this process, all its threads
+    work: float  #: what it got done in one go, in the benchmark's own unit
+    work_per_cpu_second: float
+
+
+def compare(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, Side]:
+    """Run each side `repeats` times, in turn; a side returns how much work it did.
+
+    CPU seconds are what to compare on a machine that is shared: time spent waiting for a core is not in them.
+    """
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()  # once for caches and kernels
+    for _ in range(repeats):
+        for name, side in sides.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work = side()
+            taken[name].append((time.perf_counter() - wall, time.process_time() - cpu, work))
+    return {
+        name: Side(
+            *(statistics.median(column) for column in zip(*rows, strict=True)),
+            statistics.median(work / cpu for _wall, cpu, work in rows),
+        )
+        for name, rows in taken.items()
+    }
 
 
 def medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -29,4 +62,9 @@ def report(name: str, seconds: dict[str, float], figures: dict[str, float]) -> N
             print(f"{side:40} {1000 * value:10.2f} ms")
         for figure, value in figures.items():
             print(f"{figure:40} {value:10.2f} x")
+    close(name, figures)
+
+
+def close(name: str, figures: dict[str, float]) -> None:
+    """Print the figures as the last line."""
     print(json.dumps({"name": name, "figures": {figure: round(value, 3) for figure, value in figures.items()}}))

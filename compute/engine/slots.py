@@ -11,13 +11,14 @@ from compute.engine import Completion, Launch
 from store.schema import FinishReason
 
 _IDLE = -1
+_ROOM = 64
 
 
 class Schedule:
     """Launches waiting, running in slots, and done.
 
     The loop of an engine reads: `refill`, run one step for all slots, `append` the drawn tokens. Arrays have one
-    entry per slot; an idle slot runs along on whatever it holds, and what it draws is dropped.
+    entry per slot; an idle slot runs along on whatever it held last, and what it draws is dropped.
     """
 
     def __init__(
@@ -32,14 +33,22 @@ class Schedule:
         self._keys = np.array([one.key for one in launches], dtype=np.uint64)
         self._kept = np.array([prompt + one.depth for one in launches], dtype=np.int64)
         self._room = np.array([max_response_tokens - one.depth for one in launches], dtype=np.int64)
-        self._tokens = [[int(token)] for token in first]
-        self._end_ids = frozenset(end_ids)
-        self._waiting = [at for at in reversed(range(len(launches))) if not self._finished(at)]
-        self._slots = np.full(0, _IDLE, dtype=np.int64)
+        self._first = np.asarray(first, dtype=np.int32)
+        self._end_ids = np.array(sorted(end_ids), dtype=np.int64)
+        self._done: list[NDArray[np.int32] | None] = [None] * len(launches)
+        finished = self._finished(self._first, np.ones(len(launches), dtype=np.int64), self._room)
+        for at in np.flatnonzero(finished):
+            self._done[at] = self._first[at : at + 1].copy()
+        self._waiting: list[int] = np.flatnonzero(~finished)[::-1].tolist()
+        self._slots = np.empty(0, dtype=np.int64)
+        self.open(0)
 
     def open(self, slots: int) -> None:
-        """Make `slots` slots."""
+        """Make `slots` slots. Completions that run are given up and wait again: their draws are keyed, so nothing changes."""
+        self._waiting += self._slots[self._slots != _IDLE][::-1].tolist()
         self._slots = np.full(slots, _IDLE, dtype=np.int64)
+        self._own = np.ones(slots, dtype=np.int64)
+        self._tokens = np.zeros((slots, _ROOM), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -49,13 +58,20 @@ class Schedule:
         """Slots that run a completion."""
         return int((self._slots != _IDLE).sum())
 
+    @property
+    def n_left(self) -> int:
+        """Completions that run or wait."""
+        return self.n_active + len(self._waiting)
+
     def refill(self) -> bool:
         """Give idle slots the next launches. False when nothing is left to run."""
-        for slot in np.flatnonzero(self._slots == _IDLE):
-            if not self._waiting:
-                break
-            self._slots[slot] = self._waiting.pop()
-        return bool((self._slots != _IDLE).any())
+        idle = np.flatnonzero(self._slots == _IDLE)
+        free = idle[: len(self._waiting)]
+        if len(free):
+            chosen = np.array(self._waiting[: -len(free) - 1 : -1], dtype=np.int64)
+            del self._waiting[-len(free) :]
+            self._slots[free], self._own[free], self._tokens[free, 0] = chosen, 1, self._first[chosen]
+        return len(free) > 0 or len(idle) < len(self._slots)
 
     def spare(self, least: int) -> NDArray[np.int64] | None:
         """Close idle slots once a quarter of them is idle, down to `least`; the slots kept, or None."""
@@ -65,7 +81,9 @@ class Schedule:
             return None
         idle = np.flatnonzero(self._slots == _IDLE)
         kept = np.concatenate([active, idle[: wanted - len(active)]])
-        self._slots = self._slots[kept]
+        self._slots, self._own, self._tokens = self._slots[kept], self._own[kept], self._tokens[kept]
+        # What an idle slot held may be long; it must not widen everybody's attention.
+        self._own[len(active) :] = 1
         return kept
 
     def keys(self) -> NDArray[np.uint64]:
@@ -78,29 +96,33 @@ class Schedule:
 
     def own(self) -> NDArray[np.int64]:
         """Own tokens of each slot so far, at least 1; also the step of its next draw."""
-        return np.array([len(self._tokens[at]) if at != _IDLE else 1 for at in self._slots], dtype=np.int64)
+        return self._own.copy()
 
     def latest(self) -> NDArray[np.int64]:
         """The latest token of each slot."""
-        return np.array([self._tokens[at][-1] for at in self._slots], dtype=np.int64)
+        latest: NDArray[np.int64] = self._tokens[np.arange(len(self._slots)), self._own - 1].astype(np.int64)
+        return latest
 
     def append(self, drawn: NDArray[np.int64]) -> None:
         """Add one drawn token to each slot's completion; a finished one leaves its slot."""
-        for slot, at in enumerate(self._slots):
-            if at != _IDLE:
-                self._tokens[at].append(int(drawn[slot]))
-                if self._finished(at):
-                    self._slots[slot] = _IDLE
+        active = np.flatnonzero(self._slots != _IDLE)
+        if self._own[active].max(initial=0) >= self._tokens.shape[1]:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, self._tokens.shape[1])))
+        self._tokens[active, self._own[active]] = drawn[active]
+        self._own[active] += 1
+        finished = active[self._finished(drawn[active], self._own[active], self._room[self._slots[active]])]
+        for slot in finished:
+            self._done[self._slots[slot]] = self._tokens[slot, : self._own[slot]].copy()
+        self._slots[finished], self._own[finished] = _IDLE, 1
 
-    def _finished(self, at: int | np.int64) -> bool:
-        tokens = self._tokens[at]
-        return tokens[-1] in self._end_ids or len(tokens) >= self._room[at]
+    def _finished(self, token: NDArray[np.integer], own: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.isin(token, self._end_ids) | (own >= room)
 
     def completions(self) -> list[Completion]:
-        """All completions, in the order of their launches."""
+        """All completions, in the order of their launches, once none is left."""
+        ends = set(self._end_ids.tolist())
         return [
-            Completion(
-                np.array(tokens, dtype=np.int32), FinishReason.STOP if tokens[-1] in self._end_ids else FinishReason.LENGTH
-            )
-            for tokens in self._tokens
+            Completion(tokens, FinishReason.STOP if int(tokens[-1]) in ends else FinishReason.LENGTH)
+            for tokens in self._done
+            if tokens is not None
         ]

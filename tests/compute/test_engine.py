@@ -8,7 +8,8 @@ import torch
 
 from compute import scoring
 from compute.engine import Launch
-from compute.engine.transformers import TransformersEngine, _draw
+from compute.engine.drawing import draw
+from compute.engine.transformers import TransformersEngine
 from compute.sampling import key
 from store.schema import FinishReason
 
@@ -98,7 +99,7 @@ def test_drawing_is_the_inverse_of_the_cumulative_distribution():
     uniform = np.linspace(1e-9, 1 - 1e-12, 50)
     probabilities = torch.softmax(logits, -1).double()
     ends = (probabilities / probabilities.sum(-1, keepdim=True)).cumsum(-1).numpy()
-    drawn = _draw(logits, 1.0, uniform)
+    drawn = draw(logits, 1.0, uniform)
     for row, token in enumerate(drawn):
         assert probabilities[row, token] > 0
         before = ends[row, token - 1] if token else 0.0
