@@ -7,29 +7,25 @@ resumed run stores what an uninterrupted one would have.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import platform
-import shutil
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from compute import models, objectives, scoring
 from compute.demonstrations import Pool, Writer, gather, sample_pool, writers
-from compute.errors import ComputeError, Interrupted
+from compute.locks import WHOLE, Shard, lock
 from compute.pipeline import Bench, TeacherRun, investigate, sample_rollouts, screen
 from compute.progress import Reporter
 from compute.record import to_record
 from compute.spooled import Spool
+from compute.stopping import Ticker, signals
 from compute.study import ModelSettings, Study, Teacher, fingerprint, load, with_nulls
 from compute.tasks import Question, grader_digest, load_questions, make_grader
 from compute.teachers import context_of, describe, require_fields, summary_request
@@ -77,7 +73,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
     engine = TransformersEngine(student, slots=study.engine.slots)
     shelf = _Shelf(study, folder, device, Writer("", student, engine))
     teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
-    tick = _Ticker(reporter)
+    tick = Ticker(reporter)
     bench = Bench(study, student, engine, teachers, grade, tick, reporter.say)
     used = [student, *(one.model for one in teachers), *(one.model for one in shelf.writers.values() if one.id)]
     contents = {
@@ -110,43 +106,54 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
     return Setup(study, questions, bench, attributes)
 
 
-def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0) -> Outcome:
-    """Compute what `out` lacks of the study, at most `limit` further questions (0: all).
+def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE) -> Outcome:
+    """Compute what `out` lacks of the study, or of a shard of it; at most `limit` further questions (0: all).
 
     Raises `StoreError` where `out` holds another study or cannot be written, `Interrupted` after a signal.
     """
     started = time.monotonic()
-    student = setup.bench.student
-    writer.create(out, setup.attributes, student.tokens.token_bytes, student.tokens.special_ids)
-    with _lock(out):
+    create(setup, out)
+    with lock(work_folder(out), out, shard):
         writer.remove_leftovers(out)  # of runs that were killed while they published
-        spool = Spool(work_folder(out), setup.attributes.study_hash)
-        done = writer.committed_question_ids(out)
-        todo = [question for question in setup.questions if question.id not in done]
-        todo = todo[:limit] if limit else todo
-        reporter.done = sum(question.id in done for question in setup.questions)
-        reporter.total = reporter.done + len(todo)
-        finished: list[tuple[Question, PartArrays]] = []
-        with reporter, _signals():
-            if len(todo) < len(setup.questions):
-                reporter.say(f"{reporter.done} of {len(setup.questions)} questions are in the store; {len(todo)} to do.")
-            opened = time.monotonic()
+        spool = Spool(work_folder(out), setup.attributes.study_hash, shard)
+        todo = missing(setup.questions, out, shard, limit, reporter)
+        batch = Batch(setup.study, out, spool)
+        with reporter, signals():
             try:
                 for question in todo:
-                    finished.append((question, _question(setup, question, spool, reporter)))
+                    batch.add(question, do_question(setup, question, spool, reporter))
                     reporter.question_done()
-                    parts = setup.study.parts
-                    if len(finished) >= parts.questions or time.monotonic() - opened > 60 * parts.minutes:
-                        _publish(out, finished, spool)
-                        opened = time.monotonic()
-            except ComputeError:  # interrupted, or a fault of one question: the finished ones are kept all the same
-                _publish(out, finished, spool)
-                raise
-            _publish(out, finished, spool)
-        n_done = len(writer.committed_question_ids(out))
-        if n_done == len(setup.questions):
-            spool.remove()
+            finally:  # interrupted, or a fault of one question: the finished ones are kept all the same
+                batch.publish()
+        n_done = finish(out, setup.questions, spool)
     return Outcome(n_done, len(setup.questions), time.monotonic() - started)
+
+
+def create(setup: Setup, out: Path) -> None:
+    """Make the store of the study, or see that it is there."""
+    tokens = setup.bench.student.tokens
+    writer.create(out, setup.attributes, tokens.token_bytes, tokens.special_ids)
+
+
+def missing(questions: Sequence[Question], out: Path, shard: Shard, limit: int, reporter: Reporter) -> list[Question]:
+    """The questions of a shard that the store lacks, at most `limit` (0: all); tells how many there are."""
+    mine = [question for question in questions if shard.has(question.number)]
+    done = writer.committed_question_ids(out)
+    todo = [question for question in mine if question.id not in done]
+    reporter.done = len(mine) - len(todo)
+    todo = todo[:limit] if limit else todo
+    reporter.total = reporter.done + len(todo)
+    if len(todo) < len(mine):
+        reporter.say(f"{reporter.done} of {len(mine)} questions are in the store; {len(todo)} to do.")
+    return todo
+
+
+def finish(out: Path, questions: Sequence[Question], spool: Spool) -> int:
+    """How many questions the store has; once it has all, unfinished work is let go of."""
+    n_done = len(writer.committed_question_ids(out))
+    if n_done == len(questions):
+        spool.remove()
+    return n_done
 
 
 def preview(setup: Setup, question: Question) -> Iterator[tuple[str, str]]:
@@ -176,7 +183,7 @@ def _lacking(study: Study, teacher: Teacher) -> str:
     return f"no {kinds} in {study.demonstrations.max_tries} tries" + (", or no summary" if teacher.summarised else "")
 
 
-def _question(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> PartArrays:
+def do_question(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> PartArrays:
     """The record of one question, from the spool as far as it goes."""
     ready = spool.record(question)
     if ready is not None:
@@ -226,14 +233,31 @@ def others_of(setup: Setup, question: Question, spool: Spool | None) -> dict[str
     return found
 
 
-def _publish(out: Path, finished: list[tuple[Question, PartArrays]], spool: Spool) -> None:
-    """Publish finished records as one part, then let go of them."""
-    if not finished:
-        return
-    writer.publish(out, writer.next_part_id(out, spool.run_id), writer.concatenate([record for _, record in finished]))
-    for question, _ in finished:
-        spool.drop_record(question)
-    finished.clear()
+class Batch:
+    """Finished records that are published together: a part once there are enough of them, or after some minutes."""
+
+    def __init__(self, study: Study, out: Path, spool: Spool) -> None:
+        self._parts, self._out, self._spool = study.parts, out, spool
+        self._finished: list[tuple[Question, PartArrays]] = []
+        self._opened = time.monotonic()
+
+    def add(self, question: Question, record: PartArrays) -> None:
+        """One more finished record."""
+        self._finished.append((question, record))
+        if len(self._finished) >= self._parts.questions or time.monotonic() - self._opened > 60 * self._parts.minutes:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish what there is as one part, in the study's order, then let go of it."""
+        self._opened = time.monotonic()
+        if not self._finished:
+            return
+        finished = sorted(self._finished, key=lambda entry: entry[0].number)
+        records = writer.concatenate([record for _, record in finished])
+        writer.publish(self._out, writer.next_part_id(self._out, self._spool.run_id), records)
+        for question, _ in finished:
+            self._spool.drop_record(question)
+        self._finished.clear()
 
 
 class _Shelf:
@@ -313,60 +337,6 @@ def _provenance(study: Study, contents: dict[str, Any], student: models.Model) -
             "transformers": transformers.__version__,
         },
     }
-
-
-class _Ticker:
-    """Counts tokens, and stops the run between two steps once a signal came."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def __call__(self, n: int) -> None:
-        if _STOP:
-            raise Interrupted(f"stopped by {_STOP[0]}")
-        self._reporter.tokens(n)
-
-
-#: The name of the signal that asked us to stop, once one did. Signals belong to the process, so this does too.
-_STOP: list[str] = []
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn Ctrl-C, SIGTERM and SIGUSR1 into a stop between two steps."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        _STOP.append(signal.Signals(number).name)
-
-    _STOP.clear()
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, stop) for number in wanted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """One run at a time per store; the system lets go of the lock when a process dies."""
-    folder = work_folder(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise ComputeError(f"The folder {folder} for unfinished work cannot be written: {error.strerror}.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ComputeError(
-                f"Another run is computing {out} at this moment; wait for it, or give this one another store."
-            ) from None
-        yield
-        if not any(folder.glob("*/*")):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def work_folder(out: Path) -> Path:

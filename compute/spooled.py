@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compute.demonstrations import Pool
 from compute.engine import Completion
+from compute.locks import WHOLE, Shard
 from compute.pipeline import Responses
 from compute.tasks import Grade, Question
 from store import spool as files
@@ -24,8 +25,9 @@ from store.schema import FinishReason
 class Spool:
     """The spool of one study beside its store. A file that is damaged counts as not there: its phase is done again."""
 
-    def __init__(self, folder: Path, study_hash: str, *, read_only: bool = False) -> None:
-        self.run_id = study_hash[:8]
+    def __init__(self, folder: Path, study_hash: str, shard: Shard = WHOLE, *, read_only: bool = False) -> None:
+        #: begins the names of the parts
+        self.run_id = study_hash[:8] if shard == WHOLE else f"{study_hash[:8]}-{shard.part_name}"
         self._read_only = read_only
         self._folder = folder / study_hash
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -105,6 +106,18 @@ def compute(
     json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON object.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Compute at most so many further questions; 0 for all.")] = 0,
     device: Device = "",
+    workers: Annotated[
+        int, typer.Option(min=0, help="So many processes, each with models of its own; CUDA devices in turn.")
+    ] = 0,
+    shard: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Only every N-th question, from the I-th on; other shards can run at the same time."),
+    ] = "",
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster: local, auto, or host:port.")] = "",
+    log_file: Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Append every line, with its time.")] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append rates and memory of every worker, one JSON object a line.")
+    ] = None,
 ) -> None:
     """Compute a study into a store. Resumes by itself."""
     if preview and plan:
@@ -119,7 +132,7 @@ def compute(
         return
     if out is None:
         raise typer.BadParameter("Say where the store goes: -o S.zarr.")
-    _compute(study, out, device, limit)
+    _compute(study, out, device, limit, workers=workers, shard=shard, ray=ray, log_file=log_file, metrics=metrics)
 
 
 @app.command()
@@ -221,28 +234,56 @@ def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) 
     raise typer.Exit(browse(path, at=at, teacher=teacher, metric=metric))
 
 
-def _prepare(study: Path, device: str, reporter: Reporter) -> Setup:
-    """Load a study with its models; everything that needs the extra [compute] begins here."""
+def _require_compute() -> None:
     from opd_tui.examples import extra_missing
 
     if extra_missing():
         raise _Failure("Computing needs the extra [compute]; install it: pip install 'opd-tui[compute]'.")
+
+
+def _prepare(study: Path, device: str, reporter: Reporter) -> Setup:
+    """Load a study with its models; everything that needs the extra [compute] begins here."""
+    _require_compute()
     from compute.runner import prepare
 
     reporter.say("Loading models ...")
     return prepare(study, reporter, device=device)
 
 
-def _compute(study: Path, out: Path, device: str, limit: int) -> None:
+def _compute(
+    study: Path,
+    out: Path,
+    device: str,
+    limit: int,
+    *,
+    workers: int = 0,
+    shard: str = "",
+    ray: str = "",
+    log_file: Path | None = None,
+    metrics: Path | None = None,
+) -> None:
     from compute.errors import Interrupted
+    from compute.locks import WHOLE, parse_shard
     from compute.progress import Reporter
 
-    reporter = Reporter(0)
-    setup = _prepare(study, device, reporter)
-    from compute.runner import run
-
     try:
-        outcome = run(setup, out, reporter, limit=limit)
+        share = parse_shard(shard) if shard else WHOLE
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    reporter = Reporter(0, log=log_file, metrics=metrics)
+    try:
+        if workers > 1 or ray:
+            _require_compute()
+            from compute.runner import prepare
+            from compute.team import run_team
+
+            make = partial(prepare, study.resolve(), device=device)
+            outcome = run_team(make, study, out, reporter, workers=workers, ray=ray, device=device, limit=limit, shard=share)
+        else:
+            setup = _prepare(study, device, reporter)
+            from compute.runner import run
+
+            outcome = run(setup, out, reporter, limit=limit, shard=share)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
     print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)

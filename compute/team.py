@@ -1,0 +1,37 @@
+"""Which crew a run has: processes of this machine, or actors of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from compute.crew import Crew, oversee
+from compute.locks import Shard
+from compute.progress import Reporter
+from compute.runner import Outcome, Setup
+from compute.workers import Job, LocalCrew
+
+
+def run_team(
+    prepare: Callable[[Reporter], Setup],
+    study: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    workers: int,
+    ray: str,
+    device: str,
+    limit: int,
+    shard: Shard,
+) -> Outcome:
+    """Compute a study with several workers, each of which calls `prepare`; with `ray`, on the cluster at this address."""
+    out = out.resolve()
+    crew: Crew
+    if ray:
+        from compute.ray_workers import RayCrew
+
+        crew = RayCrew(Job(prepare, out, 1), ray, study, device, workers)
+        workers = crew.n_workers
+    else:
+        crew = LocalCrew(Job(prepare, out, workers))
+    return oversee(crew, workers, study, out, reporter, limit=limit, shard=shard)
