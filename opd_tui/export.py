@@ -20,6 +20,7 @@ import numpy as np
 
 import store
 from compute.objectives import parse
+from compute.posterior import Posterior, fit, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.text import safe
@@ -69,21 +70,34 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
         raise StoreError(
             f"No chosen question has a rollout {unknown[0]}; there is {', '.join(map(str, sorted(there))) or 'none'}."
         )
+    names = _objectives(opened, selection)
+    prior = fit(*_scored(opened, None, teachers, names)) if chosen else None
     for question in chosen:
-        scored = _scored(opened, question.id, teachers, _objectives(opened, selection))
+        nodes, scores = _scored(opened, question.id, teachers, names)
+        scored = _Scored(nodes, scores, posterior(nodes, scores, prior) if prior is not None else None)
         for line in question.rollouts:
             if not selection.rollouts or line.index in selection.rollouts:
                 rollout = opened.rollout(question.id, line.index, teachers)
-                yield from _rollout_rows(opened, rollout, *scored, selection.positions)
+                yield from _rollout_rows(opened, rollout, scored, selection.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A question's nodes, their scores, and how sure these are under the prior of the whole study."""
+
+    nodes: Nodes
+    scores: Scores
+    sure: Posterior | None
 
 
 def _objectives(opened: Store, selection: Selection) -> tuple[str, ...]:
     return tuple(str(parse(name)) for name in selection.objectives) or opened.attributes.objectives
 
 
-def _scored(opened: Store, question: str, teachers: tuple[str, ...], names: tuple[str, ...]) -> tuple[Nodes, Scores]:
-    """A question's nodes, scored under any objectives."""
-    nodes = opened.nodes(question, teachers, whole=takes_whole(names, opened.attributes.objectives))
+def _scored(opened: Store, question: str | None, teachers: tuple[str, ...], names: tuple[str, ...]) -> tuple[Nodes, Scores]:
+    """The nodes of a question, or of the whole study, scored under any objectives."""
+    whole = takes_whole(names, opened.attributes.objectives)
+    nodes = opened.nodes(question, teachers, whole=whole) if question else opened.study_nodes(teachers, whole=whole)[0]
     try:
         return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names)
     except ValueError as error:  # an objective that asks for more than this store keeps
@@ -145,11 +159,11 @@ def _write(found: Iterator[Row], format: Format, objectives: tuple[str, ...], fi
 
 
 def _columns(objectives: tuple[str, ...]) -> list[str]:
-    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se") for objective in objectives]
+    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se", "p_positive") for objective in objectives]
     return [
         *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
         *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),
-        *("teacher_advantage", "success_rate_range", "n_kept", "children"),
+        *("reliability", "teacher_advantage", "success_rate_range", "n_kept", "children"),
     ]
 
 
@@ -174,9 +188,8 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _rollout_rows(
-    opened: Store, rollout: Rollout, nodes: Nodes, scores: Scores, positions: tuple[int, int] | None
-) -> Iterator[Row]:
+def _rollout_rows(opened: Store, rollout: Rollout, scored: _Scored, positions: tuple[int, int] | None) -> Iterator[Row]:
+    nodes, scores = scored.nodes, scored.scores
     node_at = {int(nodes.position_N[row]): int(row) for row in rollout.node_P}
     first, last = positions or (0, len(rollout))
     for position in range(first, min(last, len(rollout))):
@@ -198,19 +211,23 @@ def _rollout_rows(
             row |= {name: _number(rollout.divergence_TMD[position, m, d]) for d, name in enumerate(DIVERGENCES)}
             node = node_at.get(position)
             if node is not None and scores.decision_point_N[node]:
-                row |= _node_columns(opened, nodes, scores, node, nodes.teachers.index(teacher))
+                row |= _node_columns(opened, scored, node, nodes.teachers.index(teacher))
             yield row
 
 
-def _node_columns(opened: Store, nodes: Nodes, scores: Scores, node: int, m: int) -> Row:
-    """What a decision point adds to a row."""
+def _node_columns(opened: Store, scored: _Scored, node: int, m: int) -> Row:
+    """What a decision point adds to a row. P(Align > 0) is left out where the study says too little to calibrate it."""
+    nodes, scores, sure = scored.nodes, scored.scores, scored.sure
+    assert sure is not None
     per_objective = {
         "alignment": scores.alignment_MON[m, :, node],
         "gain": scores.gain_MON[m, :, node],
         "gain_se": scores.gain_se_MON[m, :, node],
+        "p_positive": np.where(sure.calibrated_MO[m], sure.p_positive_MON[m, :, node], np.nan),
     }
     return {
         **{name: dict(zip(scores.objectives, map(_number, values), strict=True)) for name, values in per_objective.items()},
+        "reliability": _number(sure.reliability_N[node]),
         "teacher_advantage": _number(scores.advantage_MN[m, node]),
         "success_rate_range": _number(scores.success_rate_range_N[node]),
         "n_kept": int(scores.n_kept_N[node]),
