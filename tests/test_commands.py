@@ -156,7 +156,17 @@ def test_export_keeps_its_contract(computed):
         ),
         *("teacher_logprob", "teacher_entropy", "kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine"),
     }
-    scored = {"alignment", "gain", "gain_se", "p_positive", "reliability", "teacher_advantage", "success_rate_range", "n_kept", "children"}
+    scored = {
+        "alignment",
+        "gain",
+        "gain_se",
+        "p_positive",
+        "reliability",
+        "teacher_advantage",
+        "success_rate_range",
+        "n_kept",
+        "children",
+    }
     assert all(set(row) in (every, every | scored) for row in rows)
     points = [row for row in rows if "alignment" in row]
     assert points
