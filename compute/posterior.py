@@ -1,23 +1,24 @@
 """How sure a node's scores are: P(Align > 0), an interval for the cosine, and how far the gradient can be trusted.
 
-What a study teaches about its nodes (method.md 4) is a `Prior`, fitted once over all of them:
+What a study teaches of its nodes is a `Prior`, fitted once over all of them (method.md 4). In units of sqrt(V (1 - V)), the
+success rates q_k of a node's children are
 
-    sigma ~ pi             how far apart the children of a node are: an empirical-Bayes scale mixture on a grid, by EM
-    q_k ~ N(m, sigma^2)    p_k / sqrt(V (1 - V)) of the node's children, m unknown
+    q_k ~ N(m, sigma^2)    sigma ~ pi, an empirical-Bayes scale mixture on a grid, by EM; m unknown
 
-and for each teacher and objective, of the contrast x = <g, d> / (|a| sqrt(V (1 - V))), <g, d> = sum_k a_k p_k,
+and the sign of an alignment is that of x = sum_k u_k q_k, u = a/|a| with <g, d> = sum_k a_k p_k. For a direction d that knows
+nothing of q, x ~ N(0, sigma^2). What a teacher knows under an objective is two numbers more:
 
-    |x| as of N(0, (kappa sigma)^2)     kappa > 1: the update lies along the differences, or < 1: across them
-    P(x > 0) = Phi(c sigma)             c = 0: no knowledge; c > 0: right where differences are large; infinite: always right
+    |x| is that of N(0, (kappa sigma)^2)    kappa > 1: the update lies along the differences of q; < 1: across them
+    P(x > 0) = Phi(c sigma)                 c = 0: a coin; c > 0: right where differences are large; infinite: always
 
-A normal prior with kappa = 1 and c = 0 is that of a direction which knows nothing. Without c, a teacher that is right
-everywhere would be called a coin toss wherever counts are small. Every node is then judged by its own counts under this prior.
-The draws are the same for every node, so that a page of nodes gives what the whole study gives.
+Without c, a teacher that is right wherever one can see would be called a coin wherever one cannot. Every node is then judged by
+its own counts under this prior: P(Align > 0) in closed form, the rest by draws. All nodes share their random numbers, so that a
+page of nodes is told what the whole study is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +40,13 @@ KAPPA: Array = np.geomspace(0.25, 4.0, 17)
 SHARPNESS: Array = np.r_[-np.geomspace(1000.0, 0.3, 13), 0.0, np.geomspace(0.3, 1000.0, 13)]
 #: A share of positive contrasts is never taken for surer than this.
 SUREST = 0.999
-#: Fewer contrasts than this say too little of a teacher and objective.
+#: Fewer contrasts (scored nodes) than this say too little of a teacher and objective.
 MIN_CONTRASTS = 20
 #: The variance of what is known exactly, so that it can be divided by.
 EXACT = 1e-20
-#: Draws times nodes worked on at once.
+#: Nodes that a fit looks at, at most: evenly spaced among all.
+FIT_NODES = 20_000
+#: Draws times nodes worked on at once, which bounds memory.
 BLOCK = 200_000
 
 
@@ -56,7 +59,7 @@ class Prior:
     weight_S: Array  #: pi over SIGMA_S
     kappa_MO: Array
     positive_MOS: Array  #: P(x > 0) at each sigma, averaged over the c that the study leaves possible
-    n_contrasts_MO: NDArray[np.int64]
+    n_contrasts_MO: NDArray[np.int64]  #: scored nodes that the fit looked at
     calibrated_MO: Bool  #: enough contrasts; and an update that does not follow the completions that judge it
 
 
@@ -88,31 +91,22 @@ def fit_mixture(log_likelihood_XS: Array, tolerance: float = 1e-5) -> Array:
 
 
 def fit(nodes: Nodes, scores: Scores) -> Prior:
-    """Learn from all scored nodes of a study. `scores` are those of `nodes`, of either estimator and any support."""
+    """Learn from all scored nodes of a study. `scores` are those of `nodes`, of any estimator and support.
+
+    An update is taken for known: the noise in the F of `minillm` is not looked at.
+    """
     n_teachers, n_objectives = scores.alignment_MON.shape[:2]
-    children = [_children(nodes, scores, rows) for rows in _blocks(_scored(scores), len(SIGMA_S))]
+    rows = _scored(scores)
+    children = [_children(nodes, scores, some) for some in _blocks(rows[:: max(1, -(-len(rows) // FIT_NODES))], len(SIGMA_S))]
     weight_S = fit_mixture(np.concatenate([c.log_likelihood_nS for c in children] or [np.zeros((0, len(SIGMA_S)))]))
     kappa_MO, positive_MOS = np.ones((n_teachers, n_objectives)), np.full((n_teachers, n_objectives, len(SIGMA_S)), 0.5)
     n_MO = np.zeros((n_teachers, n_objectives), dtype=np.int64)
-    share_CS = _share(SHARPNESS[:, None] * SIGMA_S)
     for m in range(n_teachers):
         for o in range(n_objectives):
             along = [c.along(m, o) for c in children]
             n_MO[m, o] = sum(np.count_nonzero(a.there_n) for a in along)
-            if n_MO[m, o] == 0:
-                continue
-            base_nS = np.concatenate([c.log_likelihood_nS[a.there_n] for c, a in zip(children, along, strict=True)])
-            x_n = np.concatenate([a.x_n[a.there_n] for a in along])
-            var_nS = np.concatenate([a.variance_nS[a.there_n] for a in along])
-            base_nS = base_nS + np.log(np.maximum(weight_S, 1e-300))
-            by_kappa = [_log_sum(base_nS + _magnitude(x_n, var_nS, kappa)).sum() for kappa in KAPPA]
-            kappa_MO[m, o] = KAPPA[int(np.argmax(by_kappa))]
-            joint_nS = base_nS + _magnitude(x_n, var_nS, kappa_MO[m, o])
-            joint_nS = np.exp(joint_nS - joint_nS.max(axis=1, keepdims=True))
-            up_nS = _up(x_n, var_nS, kappa_MO[m, o])
-            log_C = np.log((joint_nS * up_nS) @ share_CS.T + (joint_nS * (1.0 - up_nS)) @ (1.0 - share_CS.T)).sum(axis=0)
-            weight_C = np.exp(log_C - log_C.max())
-            positive_MOS[m, o] = weight_C @ share_CS / weight_C.sum()
+            if n_MO[m, o]:
+                kappa_MO[m, o], positive_MOS[m, o] = _fit_direction(children, along, weight_S)
     follows_counts_O = np.array(["p_succ" in objectives.parse(name).needs for name in scores.objectives], dtype=bool)
     return Prior(
         teachers=scores.teachers,
@@ -123,6 +117,22 @@ def fit(nodes: Nodes, scores: Scores) -> Prior:
         n_contrasts_MO=n_MO,
         calibrated_MO=(n_MO >= MIN_CONTRASTS) & ~follows_counts_O,
     )
+
+
+def _fit_direction(children: Sequence[_Children], along: Sequence[_Along], weight_S: Array) -> tuple[float, Array]:
+    """kappa, by maximum likelihood, and P(x > 0) at each sigma, averaged over c, of one teacher and objective."""
+    log_nS = np.concatenate([c.log_likelihood_nS[a.there_n] for c, a in zip(children, along, strict=True)])
+    log_nS = log_nS + np.log(np.maximum(weight_S, 1e-300))
+    x_n = np.concatenate([a.x_n[a.there_n] for a in along])
+    variance_nS = np.concatenate([a.variance_nS[a.there_n] for a in along])
+    kappa = float(max(KAPPA, key=lambda kappa: float(_log_sum(log_nS + _magnitude(x_n, variance_nS, kappa)).sum())))
+    log_nS = log_nS + _magnitude(x_n, variance_nS, kappa)
+    joint_nS, up_nS = np.exp(log_nS - log_nS.max(axis=1, keepdims=True)), _up(x_n, variance_nS, kappa)
+    share_CS = np.clip(normal_cdf(SHARPNESS[:, None] * SIGMA_S), 1.0 - SUREST, SUREST)
+    by_sharpness_nC = (joint_nS * up_nS) @ share_CS.T + (joint_nS * (1.0 - up_nS)) @ (1.0 - share_CS.T)
+    log_C = np.log(by_sharpness_nC).sum(axis=0)
+    weight_C = np.exp(log_C - log_C.max())
+    return kappa, weight_C @ share_CS / weight_C.sum()
 
 
 def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95, seed: int = 0, n_draws: int = 256) -> Posterior:
@@ -260,10 +270,6 @@ def _given_x(x_n: Array, variance_nS: Array, kappa: float) -> tuple[Array, Array
 def _up(x_n: Array, variance_nS: Array, kappa: float) -> Array:
     mean_nS, variance_nS = _given_x(x_n, variance_nS, kappa)
     return normal_cdf(mean_nS / np.sqrt(variance_nS))
-
-
-def _share(c_sigma: Array) -> Array:
-    return np.clip(normal_cdf(c_sigma), 1.0 - SUREST, SUREST)
 
 
 def _log_sum(log_nS: Array) -> Array:
