@@ -25,6 +25,7 @@ Int = NDArray[np.int64]
 Variant = Literal["sticky", "mixing"]
 VARIANTS: tuple[Variant, ...] = ("sticky", "mixing")
 Targeting = Literal["dense", "sparse"]
+TARGETINGS: tuple[Targeting, ...] = ("dense", "sparse")
 
 N_TOKENS, LENGTH, N_STATES, N_SPARSE = 10, 9, 24, 3
 #: States that are never left, of the sticky variant, and the share of (state, token) pairs that lead to each.
@@ -47,7 +48,7 @@ class SmallLanguageModel:
         return np.asarray(self.p_succ_TS[position + 1, self.next_SV[state]])
 
 
-def small_language_model(variant: Variant, seed: int) -> SmallLanguageModel:
+def small_language_model(variant: Variant, seed: int, stickiness: float = STICKINESS) -> SmallLanguageModel:
     rng = np.random.default_rng([VARIANTS.index(variant), seed])
     logit_SV = rng.normal(size=(N_STATES, N_TOKENS))
     logprob_SV = logit_SV - np.log(np.exp(logit_SV).sum(axis=1, keepdims=True))
@@ -55,8 +56,8 @@ def small_language_model(variant: Variant, seed: int) -> SmallLanguageModel:
     next_SV = rng.integers(2, N_STATES, (N_STATES, N_TOKENS))
     if variant == "sticky":
         fate_SV = rng.uniform(size=next_SV.shape)
-        next_SV[fate_SV < 2 * STICKINESS] = SURE_FAILURE
-        next_SV[fate_SV < STICKINESS] = SURE_SUCCESS
+        next_SV[fate_SV < 2 * stickiness] = SURE_FAILURE
+        next_SV[fate_SV < stickiness] = SURE_SUCCESS
         next_SV[[SURE_FAILURE, SURE_SUCCESS]] = [[SURE_FAILURE], [SURE_SUCCESS]]
         accepts_S[[SURE_FAILURE, SURE_SUCCESS]] = False, True
     p_succ_TS = np.empty((LENGTH + 1, N_STATES))
@@ -139,13 +140,14 @@ def small_study(
     *,
     targeting: Targeting = "dense",
     objectives: tuple[str, ...] = OBJECTIVES,
+    stickiness: float = STICKINESS,
 ) -> SmallStudy:
     """`n_questions` questions, each with a model of its own, 2 + 2 paths, and all or 3 of 9 positions (and all forks)."""
     children: list[list[Child]] = []
     question, position, teacher_rows, fbar_rows, roots = [], [], [], [], []
     path_question, path_index, path_correct, path_nodes = [], [], [], []
     for number in range(n_questions):
-        model = small_language_model(variant, 1000 * seed + number)
+        model = small_language_model(variant, 1000 * seed + number, stickiness)
         teachers = make_teachers(model, 1000 * seed + number)
         rng = np.random.default_rng([3, seed, number])
         start = int(rng.integers(2, N_STATES))

@@ -135,8 +135,8 @@ def fit_pseudo_count(nodes: Nodes) -> float:
 
     By maximum likelihood, with every stratum's success rate drawn from Beta(m V, m (1 - V)), V the node's value.
     Where tokens decide the outcome, strata lie near 0 and 1 and m is small: 0.2 for the built-in student, whose
-    intervals become a quarter narrower and cover what they say. Fit it to a study, not to a page of it. 1 where
-    nothing can be said.
+    intervals of backed-up children become a quarter to a third narrower at 10 to 40 completions and still cover what
+    they say. Fit it to a study, not to a page of it. 1 where nothing can be said.
     """
     counts, e = stratum_counts(nodes), estimate(nodes, n_sig=0.0)
     V_NK = np.broadcast_to(e.value_N[:, None], counts.n_NK.shape)
