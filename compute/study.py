@@ -255,7 +255,7 @@ class Targeting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="neyman: where they make the ideal gradient most certain, n_sig a candidate at least; uniform: n_min "
             "forced at every child, as in the paper and as its counting needs; shares: n_min a candidate, its share for a gap."
         ),
-    ] = "neyman"
+    ] = "shares"
     budget_completions: Annotated[
         Count, Meta(description="Completions per question; 0: as many as n_min at every child makes.")
     ] = 0

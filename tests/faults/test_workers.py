@@ -41,6 +41,14 @@ def rows(study: Path) -> str:
     return exported(study.with_name("one.zarr"))
 
 
+def gone(session: int) -> bool:
+    """Whether every process of a session ends within ten seconds."""
+    end = time.monotonic() + 10.0
+    while session_of(session) and time.monotonic() < end:
+        time.sleep(0.1)
+    return session_of(session) == []
+
+
 def start(study: Path, out: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [OPD_TUI, "compute", study, "-o", out, *words],
@@ -116,7 +124,7 @@ def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_anoth
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert told.splitlines()[-1].startswith(f"Interrupted (stopped by {number.name}). What is finished is kept")
-    assert session_of(process.pid) == []
+    assert gone(process.pid)
     info = json.loads(run_opd("info", out, "--json").stdout)
     assert 2 <= info["n_questions_done"] < 6
     assert run_opd("compute", study, "-o", out).returncode == 0
@@ -130,10 +138,7 @@ def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, rows, tmp_path)
     assert len(session_of(process.pid)) >= 3
     process.kill()
     process.wait()
-    end = time.monotonic() + 10.0
-    while session_of(process.pid) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert session_of(process.pid) == []
+    assert gone(process.pid)
     assert run_opd("compute", study, "-o", out, "--workers", "2").returncode == 0
     assert exported(out) == rows
 
