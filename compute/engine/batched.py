@@ -121,10 +121,11 @@ class BatchedEngine:
                 _reorder(cache, idle, self.model.device)
             cache, states = self._forward(schedule.latest()[:, None], cache, length + step)
             drawn = draw(self.model.logits(states), temperature, uniforms(schedule.keys(), schedule.own()))
+            n_drawn = schedule.n_active
             schedule.append(drawn)
             step += 1
             if tick is not None:
-                tick(schedule.n_active)
+                tick(n_drawn)
 
     def _forward(self, ids: NDArray[np.int64], cache: Any, start: int) -> tuple[Any, torch.Tensor]:
         """Run tokens [B, T] that begin at position `start`: the cache then, and the hidden states [B, d] of the last of them."""

@@ -114,9 +114,10 @@ class TransformersEngine:
                     rows.shrink(idle)
                 rows.look(schedule.kept(), schedule.own() - 1)
                 logits = self.model.logits(_step(self.model, rows, schedule.latest(), schedule.kept() + schedule.own() - 1))
+                n_drawn = schedule.n_active
                 schedule.append(draw(logits, temperature, uniforms(schedule.keys(), schedule.own())))
                 if tick is not None:
-                    tick(schedule.n_active)
+                    tick(n_drawn)
 
         self._budget.run(decode, wanted)
         return schedule.completions()

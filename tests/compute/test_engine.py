@@ -1,4 +1,4 @@
-"""Shared-prefix decoding gives what plain generation gives, whatever shares the batch."""
+"""Both engines on transformers: decoding with a shared prefix, and in batches of one depth."""
 
 from __future__ import annotations
 
@@ -6,90 +6,31 @@ import numpy as np
 import pytest
 import torch
 
-from compute import scoring
-from compute.engine import Launch
+from compute import models, scoring
+from compute.engine.batched import BatchedEngine
 from compute.engine.drawing import draw
 from compute.engine.transformers import TransformersEngine
-from compute.sampling import key
-from store.schema import FinishReason
-
-LIMIT = 32
-
-
-@pytest.fixture(scope="module")
-def engine(student):
-    return TransformersEngine(student)
+from compute.study import Chat
+from tests.compute.engine_suite import LIMIT, EngineSuite, free
+from tests.conftest import CHAIN_SUMS
 
 
-@pytest.fixture(scope="module")
-def prompt(student):
-    from compute.study import Chat
-
-    return student.prompt_ids("3+5+4?", Chat())
-
-
-def free(n, depth=0, name="q"):
-    return [Launch(depth, key(0, name, "rollout", (), -1, sample)) for sample in range(n)]
+class TestSharedPrefix(EngineSuite):
+    @pytest.fixture(scope="class")
+    def make(self):
+        return lambda model, slots: TransformersEngine(model, slots=slots)
 
 
-def tokens(completions):
-    return [one.token_ids.tolist() for one in completions]
+class TestBatchesOfOneDepth(EngineSuite):
+    """The way of models that do not fit, here with one that does."""
 
+    @pytest.fixture(scope="class")
+    def student(self):
+        return models.load(str(CHAIN_SUMS / "student"))  # one of its own: shared-prefix decoding changes the model's attention
 
-def test_a_cold_completion_is_what_generate_gives(engine, student, prompt):
-    spine = engine.complete(prompt, (), free(1), max_response_tokens=LIMIT)[0].token_ids.tolist()
-    for depth in range(0, len(spine) - 1, 3):
-        launches = [Launch(depth, key(0, "q", "cold", spine[:depth], -1, n)) for n in range(3)]
-        found = tokens(engine.complete(prompt, spine, launches, max_response_tokens=LIMIT, temperature=1e-4))
-        ids = torch.tensor([[*prompt, *spine[:depth]]])
-        plain = student.network.generate(
-            ids, max_new_tokens=LIMIT - depth, do_sample=False, eos_token_id=list(student.end_ids), pad_token_id=0
-        )[0, ids.shape[1] :].tolist()
-        assert found == [plain] * 3
-
-
-def test_completions_do_not_depend_on_slots_or_order_or_company(student, prompt):
-    spine = TransformersEngine(student).complete(prompt, (), free(1), max_response_tokens=LIMIT)[0].token_ids.tolist()
-    launches = [Launch(depth, key(0, "q", "any", spine[:depth], -1, n)) for depth in (0, 2, 5) for n in range(40)]
-    expected = tokens(TransformersEngine(student, slots=128).complete(prompt, spine, launches, max_response_tokens=LIMIT))
-    for slots in (16, 48):
-        found = tokens(
-            TransformersEngine(student, slots=slots).complete(prompt, spine, launches[::-1], max_response_tokens=LIMIT)
-        )
-        assert found[::-1] == expected
-    alone = [
-        tokens(TransformersEngine(student).complete(prompt, spine, [one], max_response_tokens=LIMIT))[0] for one in launches[::17]
-    ]
-    assert alone == expected[::17]
-
-
-def test_the_forced_token_comes_first_and_the_excluded_never(engine, student, prompt):
-    forced = [Launch(0, key(0, "q", "f", (), 7, n), forced=7) for n in range(20)]
-    assert {one[0] for one in tokens(engine.complete(prompt, (), forced, max_response_tokens=LIMIT))} == {7}
-    likely = int(torch.argmax(student.logits(scoring.states(student, prompt, ()))[0]))
-    restricted = [Launch(0, key(0, "q", "x", (), -1, n), excluded=(likely,)) for n in range(60)]
-    assert likely not in {one[0] for one in tokens(engine.complete(prompt, (), restricted, max_response_tokens=LIMIT))}
-
-
-def test_first_tokens_follow_the_students_distribution(engine, student, prompt):
-    probabilities = torch.softmax(student.logits(scoring.states(student, prompt, ()))[0], -1).numpy()
-    n = 3000
-    found = np.bincount(
-        [one[0] for one in tokens(engine.complete(prompt, (), free(n), max_response_tokens=2))], minlength=len(probabilities)
-    )
-    likely = probabilities > 0.01
-    error = (found / n - probabilities)[likely] / np.sqrt(probabilities * (1 - probabilities) / n)[likely]
-    assert np.abs(error).max() < 4
-
-
-def test_the_length_limit_is_on_the_whole_response(engine, prompt, student):
-    spine = engine.complete(prompt, (), free(1), max_response_tokens=LIMIT)[0].token_ids.tolist()
-    found = engine.complete(prompt, spine, free(30, depth=3), max_response_tokens=6)
-    for one in found:
-        assert len(one.token_ids) <= 3
-        ended = int(one.token_ids[-1]) in student.end_ids
-        assert one.finish_reason is (FinishReason.STOP if ended else FinishReason.LENGTH)
-    assert any(one.truncated for one in found)
+    @pytest.fixture(scope="class")
+    def make(self):
+        return lambda model, slots: BatchedEngine(model, slots=slots)
 
 
 def test_drawing_is_the_inverse_of_the_cumulative_distribution():
@@ -106,8 +47,9 @@ def test_drawing_is_the_inverse_of_the_cumulative_distribution():
         assert before - 1e-9 <= uniform[row] <= ends[row, token] + 1e-9
 
 
-def test_scores_equal_those_of_whole_distributions(student, teacher, prompt):
+def test_scores_equal_those_of_whole_distributions(student, teacher):
     """Chunked scoring against the formulas on full [T, V] arrays."""
+    prompt = student.prompt_ids("3+5+4?", Chat())
     response = np.array(TransformersEngine(student).complete(prompt, (), free(3), max_response_tokens=LIMIT)[2].token_ids)
     ours, theirs = (
         scoring.states(student, prompt, response.tolist())[:-1],

@@ -1,0 +1,123 @@
+"""What every engine must do. A test module of an engine subclasses `EngineSuite` and says how to make one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from compute import scoring
+from compute.engine import Launch
+from compute.sampling import key
+from compute.study import Chat
+from store.schema import FinishReason
+
+LIMIT = 32
+
+
+def free(n, depth=0, name="q"):
+    return [Launch(depth, key(0, name, "rollout", (), -1, sample)) for sample in range(n)]
+
+
+def tokens(completions):
+    return [one.token_ids.tolist() for one in completions]
+
+
+def greedy(student, prompt, limit):
+    """What the model's own `generate` says."""
+    ids = torch.tensor([prompt])
+    found = student.network.generate(
+        ids, max_new_tokens=limit, do_sample=False, eos_token_id=list(student.end_ids), pad_token_id=0
+    )
+    return found[0, len(prompt) :].tolist()
+
+
+class EngineSuite:
+    """Give `make`, a function from a model and the most completions at once to an engine."""
+
+    #: Whether a completion is the same bit for bit in whatever batch it runs.
+    batch_invariant = True
+
+    @pytest.fixture(scope="class")
+    def make(self):
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    def engine(self, make, student):
+        return make(student, 128)
+
+    @pytest.fixture(scope="class")
+    def prompt(self, student):
+        return student.prompt_ids("3+5+4?", Chat())
+
+    @pytest.fixture(scope="class")
+    def spine(self, engine, prompt):
+        return tokens(engine.complete(prompt, (), free(1), max_response_tokens=LIMIT))[0]
+
+    def test_nothing_to_do_is_done(self, engine, prompt):
+        assert engine.complete(prompt, (), [], max_response_tokens=LIMIT) == []
+
+    def test_a_greedy_completion_is_what_generate_gives(self, engine, student, prompt, spine):
+        depths = range(0, len(spine) - 1, 3)
+        launches = [Launch(depth, key(0, "q", "cold", spine[:depth], -1, n)) for depth in depths for n in range(3)]
+        found = tokens(engine.complete(prompt, spine, launches, max_response_tokens=LIMIT, temperature=0.0))
+        for at, depth in enumerate(depths):
+            assert found[3 * at : 3 * at + 3] == [greedy(student, [*prompt, *spine[:depth]], LIMIT - depth)] * 3
+
+    @pytest.mark.parametrize("left_over", [1, 7, 16])
+    def test_completions_do_not_depend_on_slots_or_order(self, make, student, engine, prompt, spine, left_over):
+        """Nodes of several depths in one batch, so that rows see different widths; the last batch is almost empty."""
+        if not self.batch_invariant:
+            assert engine.batch_shape, "an engine whose results depend on the batch says what its batches are"
+            return
+        each = (128 + left_over) // 3 + 1
+        launches = [Launch(depth, key(0, "q", "any", spine[:depth], -1, n)) for depth in (0, 2, 5) for n in range(each)]
+        launches = launches[: 128 + left_over]
+        expected = tokens(engine.complete(prompt, spine, launches, max_response_tokens=LIMIT))
+        shuffled = np.random.default_rng(left_over).permutation(len(launches))
+        for slots in (16, 64):
+            found = tokens(
+                make(student, slots).complete(prompt, spine, [launches[at] for at in shuffled], max_response_tokens=LIMIT)
+            )
+            assert found == [expected[at] for at in shuffled]
+
+    def test_a_completion_alone_is_the_one_in_company(self, engine, prompt, spine):
+        if not self.batch_invariant:
+            return
+        launches = [Launch(depth, key(0, "q", "any", spine[:depth], -1, n)) for depth in (0, 2, 5) for n in range(20)]
+        expected = tokens(engine.complete(prompt, spine, launches, max_response_tokens=LIMIT))
+        alone = [tokens(engine.complete(prompt, spine, [one], max_response_tokens=LIMIT))[0] for one in launches[::17]]
+        assert alone == expected[::17]
+
+    def test_the_forced_token_comes_first_and_the_excluded_never(self, engine, student, prompt):
+        forced = [Launch(0, key(0, "q", "f", (), 7, n), forced=7) for n in range(20)]
+        assert {one[0] for one in tokens(engine.complete(prompt, (), forced, max_response_tokens=LIMIT))} == {7}
+        likely = int(torch.argmax(student.logits(scoring.states(student, prompt, ()))[0]))
+        restricted = [Launch(0, key(0, "q", "x", (), -1, n), excluded=(likely,)) for n in range(60)]
+        assert likely not in {one[0] for one in tokens(engine.complete(prompt, (), restricted, max_response_tokens=LIMIT))}
+
+    @pytest.mark.parametrize("depth", [0, 2])
+    def test_first_tokens_follow_the_students_distribution(self, engine, student, prompt, spine, depth):
+        probabilities = torch.softmax(student.logits(scoring.states(student, prompt, spine[:depth]))[-1], -1).numpy()
+        n = 3000
+        found = np.bincount(
+            [one[0] for one in tokens(engine.complete(prompt, spine, free(n, depth), max_response_tokens=depth + 1))],
+            minlength=len(probabilities),
+        )
+        likely = probabilities > 0.01
+        error = (found / n - probabilities)[likely] / np.sqrt(probabilities * (1 - probabilities) / n)[likely]
+        assert np.abs(error).max() < 4
+
+    def test_the_length_limit_is_on_the_whole_response(self, engine, prompt, student, spine):
+        found = engine.complete(prompt, spine, free(30, depth=3), max_response_tokens=6)
+        for one in found:
+            assert len(one.token_ids) <= 3
+            ended = int(one.token_ids[-1]) in student.end_ids
+            assert one.finish_reason is (FinishReason.STOP if ended else FinishReason.LENGTH)
+        assert any(one.truncated for one in found)
+
+    def test_every_drawn_token_is_counted(self, engine, prompt, spine):
+        counted = []
+        done = engine.complete(prompt, spine, free(40, depth=2), max_response_tokens=LIMIT, tick=counted.append)
+        n_tokens = sum(len(one.token_ids) for one in done)
+        assert n_tokens - len(done) <= sum(counted) <= n_tokens  # first tokens may be forced ones
