@@ -134,7 +134,7 @@ def test_a_budget_is_kept_in_completions_and_in_tokens(trie: Trie, fork: Target)
 
 
 def test_a_budget_that_is_too_small_says_so(trie: Trie, fork: Target) -> None:
-    few = planned(trie, [fork], budget_completions=25)
+    few = planned(trie, [fork], allocation="neyman", budget_completions=25)
     assert few.n_completions <= 25
     assert "holds 14 completions a child, fewer than n_sig = 20" in few.shortfall
     for allocation in ALLOCATIONS:
