@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from compute import scoring
+from compute.served.scores import as_they_are
+from compute.served.teacher import ServedTeacher
 from compute.targeting import Batch, Target
 from compute.tree import Trie
 from store.schema import ForcedKind
@@ -66,6 +68,11 @@ def read_later(
         lengths = [len(tokens) - 1 for tokens in own]
         for m, teacher in enumerate(bench.teachers):
             prompt = teacher_prompts[m][batch.path]
+            if teacher.served is not None:
+                sums = _served_sums(bench, teacher.served, prompt, whole, depths, student)
+                found[batch.target].sum_MK[m, child] = sums.sum()
+                found[batch.target].sum_squares_MK[m, child] = (sums**2).sum()
+                continue
             if teacher.model is bench.student and list(prompt) == list(prompt_ids):
                 theirs = student
             else:
@@ -77,6 +84,29 @@ def read_later(
             bench.tick(0)
         found[batch.target].n_K[child] = take
     return found
+
+
+def _served_sums(
+    bench: Bench,
+    teacher: ServedTeacher,
+    prompt: Sequence[int],
+    responses: Sequence[Sequence[int]],
+    depths: Sequence[int],
+    student_states: torch.Tensor,
+) -> NDArray[np.float64]:
+    """The sums of -KL(P‖T) after each completion's first token: NaN where the server does not name the whole vocabulary."""
+    if not teacher.capabilities.whole:
+        return np.full(len(responses), np.nan)
+    sums, start = [], 0
+    for response, depth in zip(responses, depths, strict=True):
+        said = teacher.read(prompt, response, tick=bench.tick)
+        rows = range(depth + 1, len(response))
+        theirs = torch.tensor(np.array([said.row(at) for at in rows]).reshape(len(rows), teacher.vocab_size), dtype=torch.float32)
+        ours = student_states[start : start + len(rows)]
+        kl = scoring.kl_student_teacher(bench.student_log_probs, ours, as_they_are, theirs.to(ours.device))
+        sums.append(-kl.astype(np.float64).sum())
+        start += len(rows)
+    return np.array(sums)
 
 
 def _after_first(states: torch.Tensor, prompt: int, depths: Sequence[int], own: Sequence[Sequence[int]]) -> torch.Tensor:

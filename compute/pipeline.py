@@ -23,6 +23,9 @@ from compute.models import Model
 from compute.sampling import key
 from compute.scoring import LogProbs, StudentScores, TeacherScores
 from compute.screening import difficulty
+from compute.served.known import fbar_of, needed_tokens, rest_logprob
+from compute.served.scores import score_served
+from compute.served.teacher import Reading, ServedTeacher
 from compute.study import Study, Teacher
 from compute.targeting import Batch, Target
 from compute.tasks import CUT_OFF, Grade, Question
@@ -44,6 +47,7 @@ class TeacherRun:
     log_probs: LogProbs
     writer: Writer | None = None  #: of the demonstrations that it reads
     summariser: Writer | None = None  #: of these demonstrations
+    served: ServedTeacher | None = None  #: asked in place of a model here
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Stored:
     student: StudentScores
     student_states: torch.Tensor  #: [T, d]
     teachers: tuple[TeacherScores, ...]
-    teacher_states: tuple[torch.Tensor, ...]
+    teacher_states: tuple[torch.Tensor | Reading, ...]  #: of a served teacher what it said
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,24 +258,36 @@ def _target(
     row = slice(depth, depth + 1)
     logp_V = scoring.exact(bench.student_log_probs, path.student_states[row])[0]
     logt_MV = np.array(
-        [scoring.exact(one.log_probs, states[row])[0] for one, states in zip(bench.teachers, path.teacher_states, strict=True)]
+        [
+            said.row(depth) if isinstance(said, Reading) else scoring.exact(one.log_probs, said[row])[0]
+            for one, said in zip(bench.teachers, path.teacher_states, strict=True)
+        ]
     ).reshape(len(bench.teachers), -1)
-    tokens, kinds, logprobs, child_bits, teacher_logprobs = targeting.children(
-        logp_V, logt_MV, tuple(trie.nodes[node].children), bench.student.end_ids, bench.study.targeting.tau, takes_part
-    )
     names = bench.study.study.objectives
-    fbar = np.array([[_fbar(name, logp_V, logt_V) for name in names] for logt_V in logt_MV]).reshape(-1, len(names))
+    find = partial(
+        targeting.children,
+        logp_V,
+        on_path=tuple(trie.nodes[node].children),
+        end_ids=bench.student.end_ids,
+        tau=bench.study.targeting.tau,
+        takes_part_M=takes_part,
+    )
+    tokens, kinds, logprobs, child_bits, teacher_logprobs = find(logt_MV=logt_MV)
+    served = [(m, said) for m, said in enumerate(path.teacher_states) if isinstance(said, Reading)]
+    if len(tokens) > 2 and served:
+        wanted = needed_tokens(names, logp_V)
+        while any(np.isnan(logt_MV[m, [*tokens[:-1], *wanted]]).any() for m, _ in served):
+            for m, said in served:
+                logt_MV[m] = said.row_with(depth, [*tokens[:-1].tolist(), *wanted], logt_MV[m], bench.tick)
+            tokens, kinds, logprobs, child_bits, teacher_logprobs = find(logt_MV=logt_MV)
+        for m, _ in served:
+            teacher_logprobs[m, -1] = rest_logprob(logt_MV[m], tokens[:-1].tolist())
+    fbar = np.array([[fbar_of(name, logp_V, logt_V) for name in names] for logt_V in logt_MV]).reshape(-1, len(names))
     outcomes = np.full(len(tokens), UNKNOWN_OUTCOME, dtype=np.uint8)
     for child in np.flatnonzero(kinds == ChildKind.END):
         outcomes[child] = bench.grade(question, bench.student.text([*trie.prefix(node), int(tokens[child])])).correct
     kept = whole(logp_V, logt_MV, tokens[tokens >= 0], bench.study.keep.top_k)
     return Target(node, bits, tokens, kinds, logprobs, child_bits, outcomes, teacher_logprobs, fbar, kept)
-
-
-def _fbar(name: str, logp_V: NDArray[np.float64], logt_V: NDArray[np.float64]) -> float:
-    """fbar over the whole vocabulary; NaN for an objective whose f follows from the completions."""
-    spelling = objectives.parse(name)
-    return float(objectives.fbar(spelling, logp_V, logt_V)) if not spelling.follows_completions else np.nan
 
 
 def run_completions(
@@ -381,8 +397,15 @@ def _score(
     tokens = rollouts.completions[at].token_ids
     states = scoring.states(bench.student, prompt_ids, tokens.tolist())[:-1]
     student = scoring.score_student(bench.student_log_probs, states, tokens, bench.study.keep.top_k)
-    teacher_scores, teacher_states = [], []
+    teacher_scores: list[TeacherScores] = []
+    teacher_states: list[torch.Tensor | Reading] = []
     for teacher, prompt in zip(bench.teachers, teacher_prompts, strict=True):
+        if teacher.served is not None:
+            top = student.topk_token_id_TC
+            said = teacher.served.read(prompt, tokens.tolist(), top, bench.tick)
+            teacher_scores.append(score_served(bench.student_log_probs, states, said.known, tokens, top))
+            teacher_states.append(said)
+            continue
         if teacher.model is bench.student and list(prompt) == list(prompt_ids):
             theirs = states
         else:

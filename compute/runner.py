@@ -11,19 +11,23 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replaced
 
 from compute import models, objectives, scoring
 from compute.demonstrations import Pool, Writer, gather, sample_pool, writers
+from compute.engine import Engine
+from compute.errors import StudyError
 from compute.locks import WHOLE, Shard, lock
 from compute.pipeline import Bench, TeacherRun, investigate, sample_rollouts, screen
 from compute.progress import Reporter
 from compute.record import to_record
+from compute.served.teacher import open_served
 from compute.spooled import Spool
 from compute.stopping import Ticker, signals
 from compute.study import ModelSettings, Study, Teacher, fingerprint, load, with_nulls
@@ -54,9 +58,14 @@ class Outcome:
     seconds: float
 
 
-def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
-    """Load a study and all that it names. `device` overrides every device of the file. Raises `StudyError`."""
+def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "") -> Setup:
+    """Load a study and all that it names. `device` overrides every device of the file, `engine` its engine.
+
+    Raises `StudyError`.
+    """
     study = load(path)
+    if engine:
+        study = replaced(study, engine=replaced(study.engine, kind=engine))
     folder = path.resolve().parent
     questions = load_questions(study.task, folder, study.study.seed)
     grade = make_grader(study.task, folder, study.study.seed)
@@ -64,17 +73,16 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
     require_fields(study.teacher, questions)
     reporter.phase("loading models")
     student = _model(study.student.model, study.student, folder, device, study.sampling.stop)
-    from compute.engine.transformers import TransformersEngine
-
     if study.engine.threads:
         import torch
 
         torch.set_num_threads(study.engine.threads)
-    engine = TransformersEngine(student, slots=study.engine.slots)
-    shelf = _Shelf(study, folder, device, Writer("", student, engine))
+    runs = _engine(study, student)
+    shelf = _Shelf(study, folder, device, Writer("", student, runs))
     teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
     tick = Ticker(reporter)
-    bench = Bench(study, student, engine, teachers, grade, tick, reporter.say)
+    bench = Bench(study, student, runs, teachers, grade, tick, reporter.say)
+    served = _examine(bench, questions)
     used = [student, *(one.model for one in teachers), *(one.model for one in shelf.writers.values() if one.id)]
     contents = {
         "questions": [[question.id, question.prompt, question.answer, question.digest] for question in questions],
@@ -91,7 +99,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
                 id=one.id,
                 kind=one.kind,
                 context=one.context,
-                model=one.model or study.student.model,
+                model=one.model or one.served_model or study.student.model,
                 null=one.null,
                 description=describe(one),
             )
@@ -101,7 +109,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "") -> Setup:
         question_ids=tuple(question.id for question in questions),
         n_sig=study.targeting.n_sig,
         top_k=study.keep.top_k,
-        provenance=_provenance(study, contents, student),
+        provenance=_provenance(study, contents, student) | {"engine": _engine_name(runs), "served": served},
     )
     return Setup(study, questions, bench, attributes)
 
@@ -303,7 +311,46 @@ def _model(name: str, settings: ModelSettings | Teacher, folder: Path, device: s
     )
 
 
+def _engine(study: Study, student: models.Model) -> Engine:
+    if study.engine.kind == "vllm":
+        from compute.engine.vllm import VllmEngine
+
+        if study.student.trust_remote_code:
+            raise StudyError("The engine vllm runs no code that comes with a model; `student.trust_remote_code` must be false.")
+        return VllmEngine(
+            student,
+            dtype=study.student.dtype,
+            revision=study.student.revision,
+            slots=study.engine.slots,
+            arguments=study.engine.vllm,
+        )
+    from compute.engine.transformers import TransformersEngine
+
+    return TransformersEngine(student, slots=study.engine.slots)
+
+
+def _engine_name(engine: Engine) -> str:
+    """What runs the completions, with its version where that is not transformers' (which is named beside it)."""
+    version = getattr(engine, "version", "")
+    return f"vllm {version}" if version else "transformers"
+
+
+def _examine(bench: Bench, questions: Sequence[Question]) -> dict[str, Any]:
+    """Find out what the servers of served teachers give, from the first questions: told, and returned for the store."""
+    found = {}
+    for teacher in bench.teachers:
+        if teacher.served is not None:
+            probes = [bench.prompt_ids(bench.student, question, "") for question in questions[:2]]
+            capabilities = teacher.served.examine(probes, bench.study.keep.top_k, bench.tick)
+            bench.say(capabilities.sentence(teacher.settings.id))
+            found[teacher.settings.id] = asdict(capabilities)
+    return found
+
+
 def _teacher(settings: Teacher, shelf: _Shelf) -> TeacherRun:
+    if settings.kind == "served":
+        log_probs = scoring.log_probs(shelf.student.logits)  # of the prompt's model, never asked: the server is
+        return TeacherRun(settings, shelf.student, log_probs, served=open_served(settings, shelf.student.tokens.token_bytes))
     if settings.kind == "external":
         model = shelf.model(settings.model, settings)
         models.require_same_tokens(shelf.student, model)

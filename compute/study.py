@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -156,13 +157,27 @@ class Teacher(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     id: Annotated[Name, Meta(description="Short name: letters, digits and ._+()-")]
     kind: Annotated[
-        Literal["external", "self", "temperature"],
+        Literal["external", "served", "self", "temperature"],
         Meta(
-            description="external: another model; self: the student with a context; temperature: the student, sharpened or "
-            "flattened (a null)."
+            description="external: another model; served: another model behind a server; self: the student with a context; "
+            "temperature: the student, sharpened or flattened (a null)."
         ),
     ]
     model: Annotated[str, Meta(description="external: folder (relative to this file) or name on the hub.")] = ""
+    url: Annotated[
+        str, Meta(description="served: address of the server, such as http://localhost:8000/v1; of SGLang without /v1.")
+    ] = ""
+    served_model: Annotated[str, Meta(description="served: name of the model there; of SGLang it may be empty.")] = ""
+    api: Annotated[
+        Literal["vllm", "sglang", "openai"],
+        Meta(description="served: how it is asked; openai: completions with echo and logprobs, as older servers have them."),
+    ] = "vllm"
+    key_env: Annotated[str, Meta(description="served: environment variable that holds the key; empty for none.")] = ""
+    concurrency: Annotated[Positive, Meta(description="served: calls at a time.")] = 8
+    tolerance: Annotated[
+        float,
+        Meta(gt=0.0, description="served: nat by which two answers to one question may differ; bfloat16 needs some tenths."),
+    ] = 0.25
     context: Annotated[
         Literal["", "1c", "1c1w", "sum-1c", "sum-1c1w", "answer", "hint", "feedback", "other"],
         Meta(
@@ -289,6 +304,14 @@ class Parts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Engine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How completions are run."""
 
+    kind: Annotated[
+        Literal["transformers", "vllm"],
+        Meta(description="transformers: runs everywhere, in float32 the same bit for bit; vllm: the extra of that name."),
+    ] = "transformers"
+    vllm: Annotated[
+        dict[str, bool | int | float | str],
+        Meta(description="Further arguments of vllm.LLM, such as gpu_memory_utilization, max_model_len, enforce_eager."),
+    ] = field(default_factory=dict)
     slots: Annotated[int, Meta(ge=16, description="Completions decoded together.")] = 128
     threads: Annotated[Count, Meta(description="CPU threads; 0 for the default of torch.")] = 0
 
@@ -376,6 +399,7 @@ def _check_teachers(study: Study, path: Path) -> None:
             raise StudyError(f"{where}: an external teacher needs `model`.")
         if teacher.kind != "external" and teacher.model:
             raise StudyError(f"{where}: only an external teacher has a `model`; this one is the student.")
+        _check_served(teacher, where)
         if teacher.kind == "self" and not teacher.context:
             raise StudyError(f"{where}: a self teacher needs a `context`: {', '.join(_SLOTS)}.")
         if teacher.kind != "self" and teacher.context:
@@ -389,6 +413,23 @@ def _check_teachers(study: Study, path: Path) -> None:
         _check_context(teacher, where)
     if len(study.teacher) > _MOST_TEACHERS:
         raise StudyError(f"{path}: {len(study.teacher)} teachers, at most {_MOST_TEACHERS} fit one study.")
+
+
+def _check_served(teacher: Teacher, where: str) -> None:
+    """What a teacher behind a server asks for. Its address stands in the store: a key must not."""
+    if teacher.kind != "served":
+        if teacher.url or teacher.served_model or teacher.key_env:
+            raise StudyError(f"{where}: `url`, `served_model` and `key_env` belong to a served teacher.")
+        return
+    parts = urlsplit(teacher.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StudyError(f"{where}: a served teacher needs `url`, such as http://localhost:8000/v1.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise StudyError(
+            f"{where}: `url` may hold no name, password or query, because it is stored; name a variable in `key_env`."
+        )
+    if not teacher.served_model and teacher.api != "sglang":
+        raise StudyError(f"{where}: a served teacher needs `served_model`, the model's name there.")
 
 
 def _check_context(teacher: Teacher, where: str) -> None:
@@ -462,5 +503,9 @@ def fingerprint(study: Study, contents: Any) -> str:
         del settings[section]
     for model in (settings["student"], *settings["teacher"]):
         del model["device"]
+    for teacher in settings["teacher"]:
+        where = ("url", "key_env", "concurrency", "tolerance")
+        for key in where if teacher["kind"] == "served" else (*where, "served_model", "api"):
+            del teacher[key]
     text = msgspec.json.encode([settings, contents], order="deterministic")
     return hashlib.blake2b(text, digest_size=16).hexdigest()

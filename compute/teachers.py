@@ -118,6 +118,8 @@ def describe(teacher: Teacher) -> str:
     """One line for people."""
     if teacher.kind == "external":
         return f"external model {teacher.model}"
+    if teacher.kind == "served":
+        return f"model {teacher.served_model or 'of its own'} behind a server ({teacher.api})"
     if teacher.kind == "temperature":
         return f"null: the student at temperature {teacher.temperature:g}"
     by = f" by {teacher.context_model}" if teacher.context_model else ""

@@ -54,6 +54,9 @@ def rest_moments(logp_V: Array, logt_MV: Array, rest_V: NDArray[np.bool_]) -> Ar
     found = np.full((len(logt_MV), len(REST_MOMENTS)), -np.inf)
     found[:, 2 * _BINS : 3 * _BINS] = 0.0
     for moments, logt in zip(found, logt_MV, strict=True):
+        if np.isnan(logt).any():  # a served teacher need not say what each token has
+            moments[:] = np.nan
+            continue
         log_r = logt - logp
         bins = np.searchsorted(RATIO_EDGES, log_r, side="right")
         for b in np.unique(bins):
@@ -81,14 +84,16 @@ def mean_f(spelling: Spelling, nodes: Nodes) -> Array:
             )
         top_NC, top_MNC = topk_NC[:, :k].astype(np.float64), topk_MNC[..., :k].astype(np.float64)
         f_MNC = objectives.f(spelling, top_NC, top_MNC)
-        return np.asarray(np.nansum(np.exp(top_NC) * f_MNC, axis=-1), dtype=np.float64)
+        return np.asarray(np.where(np.isnan(top_NC), 0.0, np.exp(top_NC) * f_MNC).sum(axis=-1), dtype=np.float64)
     listed_NK = ~np.isin(nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
     student_NK = np.where(listed_NK, nodes.logprob_NK, np.nan).astype(np.float64)
     teacher_MNK = np.where(listed_NK, nodes.teacher_logprob_MNK, np.nan).astype(np.float64)
     f_MNK = objectives.f(spelling, student_NK, teacher_MNK)
     children_MN = np.nansum(np.exp(student_NK) * f_MNK, axis=-1)
     unknown_MN = np.isnan(moments_MNB).any(axis=-1)
-    return np.where(unknown_MN, np.nan, children_MN + _rest_mean(spelling, np.asarray(moments_MNB, dtype=np.float64)))
+    # f = r has the teacher's whole mass for its mean, whoever has it.
+    without = {"forward_kl": 1.0, "k3_loss": 1.0, "top_k_penalty": 0.0}.get(spelling.name, np.nan)
+    return np.where(unknown_MN, without, children_MN + _rest_mean(spelling, np.asarray(moments_MNB, dtype=np.float64)))
 
 
 def _rest_mean(spelling: Spelling, moments_MNB: Array) -> Array:
@@ -134,6 +139,8 @@ def top_k_given(spelling: Spelling, nodes: Nodes) -> objectives.Given:
         mass_N1 = np.nansum(P_NC, axis=-1, keepdims=True)
         least_N1 = np.min(np.where(np.isnan(top_NC), np.inf, top_NC), axis=-1, keepdims=True)
         mean_MN1 = objectives.mean(P_NC, top_MNC - top_NC)[..., None]
+        unknown_MN1 = (np.isnan(top_MNC) & ~np.isnan(top_NC)).any(axis=-1, keepdims=True)
+        mean_MN1 = np.where(unknown_MN1, np.nan, mean_MN1)
         return {"in_top_k": token_NK & (nodes.logprob_NK >= least_N1), "top_k_mass": mass_N1, "top_k_mean": mean_MN1}
 
 

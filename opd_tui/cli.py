@@ -34,6 +34,9 @@ app = typer.Typer(
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A study file; `opd-tui init` writes one.")]
 Device = Annotated[str, typer.Option(help="Run every model here instead of where the study says: cpu, cuda, cuda:1, ...")]
+Engine = Annotated[
+    str, typer.Option(metavar="transformers|vllm", help="Run the student's completions on this, whatever the study says.")
+]
 
 
 @app.callback()
@@ -106,6 +109,7 @@ def compute(
     json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON object.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Compute at most so many further questions; 0 for all.")] = 0,
     device: Device = "",
+    engine: Engine = "",
     workers: Annotated[
         int, typer.Option(min=0, help="So many processes, each with models of its own; CUDA devices in turn.")
     ] = 0,
@@ -124,15 +128,17 @@ def compute(
         raise typer.BadParameter("Ask for --preview or --plan, not both.")
     if json and not plan:
         raise typer.BadParameter("--json goes with --plan.")
+    if engine not in ("", "transformers", "vllm"):
+        raise typer.BadParameter(f"{engine!r} is no engine; there are transformers and vllm.")
     if preview:
         _preview(study, device)
         return
     if plan:
-        _plan(study, out, device, limit, json)
+        _plan(study, out, device, limit, json, engine)
         return
     if out is None:
         raise typer.BadParameter("Say where the store goes: -o S.zarr.")
-    _compute(study, out, device, limit, workers=workers, shard=shard, ray=ray, log_file=log_file, metrics=metrics)
+    _compute(study, out, device, limit, workers=workers, shard=shard, ray=ray, log_file=log_file, metrics=metrics, engine=engine)
 
 
 @app.command()
@@ -241,13 +247,13 @@ def _require_compute() -> None:
         raise _Failure("Computing needs the extra [compute]; install it: pip install 'opd-tui[compute]'.")
 
 
-def _prepare(study: Path, device: str, reporter: Reporter) -> Setup:
+def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> Setup:
     """Load a study with its models; everything that needs the extra [compute] begins here."""
     _require_compute()
     from compute.runner import prepare
 
     reporter.say("Loading models ...")
-    return prepare(study, reporter, device=device)
+    return prepare(study, reporter, device=device, engine=engine)
 
 
 def _compute(
@@ -261,6 +267,7 @@ def _compute(
     ray: str = "",
     log_file: Path | None = None,
     metrics: Path | None = None,
+    engine: str = "",
 ) -> None:
     from compute.errors import Interrupted
     from compute.locks import WHOLE, parse_shard
@@ -277,10 +284,10 @@ def _compute(
             from compute.runner import prepare
             from compute.team import run_team
 
-            make = partial(prepare, study.resolve(), device=device)
+            make = partial(prepare, study.resolve(), device=device, engine=engine)
             outcome = run_team(make, study, out, reporter, workers=workers, ray=ray, device=device, limit=limit, shard=share)
         else:
-            setup = _prepare(study, device, reporter)
+            setup = _prepare(study, device, reporter, engine)
             from compute.runner import run
 
             outcome = run(setup, out, reporter, limit=limit, shard=share)
@@ -289,12 +296,12 @@ def _compute(
     print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
 
 
-def _plan(study: Path, out: Path | None, device: str, limit: int, json: bool) -> None:
+def _plan(study: Path, out: Path | None, device: str, limit: int, json: bool, engine: str) -> None:
     from compute.progress import Reporter
     from opd_tui.plan_table import print_plan
 
     reporter = Reporter(0)
-    setup = _prepare(study, device, reporter)
+    setup = _prepare(study, device, reporter, engine)
     from compute.plan import plan
 
     print_plan(setup.study.study.name, plan(setup, out, reporter, limit=limit), json_=json)

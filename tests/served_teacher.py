@@ -20,11 +20,15 @@ prints the port it listens on. The first word of a path says how the server beha
 from __future__ import annotations
 
 import collections
+import contextlib
 import http.server
 import json
 import os
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -198,6 +202,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         meta |= {"input_top_logprobs": tops} if k else {}
         meta |= {"input_token_ids_logprobs": extras} if chosen else {}
         return {"text": "", "meta_info": meta}
+
+
+@contextlib.contextmanager
+def running(model: Path) -> Iterator[str]:
+    """The server in a process of its own: its address."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.served_teacher", str(model)],
+        cwd=Path(__file__).resolve().parent.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.stdin.close()
+            server.wait(10)
 
 
 def main() -> None:

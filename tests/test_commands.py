@@ -49,7 +49,7 @@ def test_preview_shows_every_prompt_with_its_special_tokens(tmp_path):
     ("change", "says"),
     [
         (("[sampling]", "[sampling]\nn_rolouts = 3"), ["`n_rolouts`", "did you mean `n_rollouts`"]),
-        (('kind = "external"', 'kind = "outside"'), ["`teacher[0].kind`", "external, self, temperature"]),
+        (('kind = "external"', 'kind = "outside"'), ["`teacher[0].kind`", "external, self, served, temperature"]),
         (('grader = "number"', 'grader = "numbr"'), ["`task.grader`", "number"]),
         ((str(CHAIN_SUMS / "student"), "/nowhere/student"), ["/nowhere/student"]),
     ],

@@ -72,6 +72,7 @@ class VllmEngine:
         self.model = model
         self.version = str(vllm.__version__)
         self._vllm = vllm
+        self.slots = slots
         self._calls = 0
         options: dict[str, Any] = {
             "model": model.name,
@@ -97,6 +98,11 @@ class VllmEngine:
             raise StudyError(f"vLLM cannot load `{model.name}`: {what[0][:300]}") from error
         #: Log-probabilities at a position that may be asked for; vLLM refuses more.
         self.max_logprobs = max_logprobs
+
+    @property
+    def batch_shape(self) -> str:
+        """What results depend on beside the keys, for the store."""
+        return f"up to {self.slots} completions together, as vLLM schedules them"
 
     def complete(
         self,

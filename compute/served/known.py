@@ -103,7 +103,7 @@ def rest_logprob(row_V: Array, children: Iterable[int]) -> float:
     return float(np.log(rest)) if rest * _SURE > ROUNDING else np.nan
 
 
-def fbar(name: str | Spelling, logp_V: Array, row_V: Array) -> float:
+def fbar_of(name: str | Spelling, logp_V: Array, row_V: Array) -> float:
     """fbar over the whole vocabulary from a row that may lack tokens; NaN where it does not follow.
 
     sum P f: with f = r it is the teacher's whole mass, 1; with f = 0 it is 0; a top-k objective needs no more than the

@@ -35,7 +35,7 @@ def score_served(
     if known.whole(student_vocab := student(student_states[:1]).shape[-1]):
         logt_TV = torch.as_tensor(np.array([known.row(at, student_vocab) for at in range(len(known))]), dtype=torch.float32)
         logt_TV = logt_TV.to(student_states.device)
-        return scoring.score_teacher(student, student_states, _as_they_are, logt_TV, token_ids, student_topk_TC)
+        return scoring.score_teacher(student, student_states, as_they_are, logt_TV, token_ids, student_topk_TC)
     pieces = []
     for start in range(0, len(known), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -43,7 +43,8 @@ def score_served(
     return TeacherScores(*(np.concatenate(column) for column in zip(*map(_columns, pieces), strict=True)))
 
 
-def _as_they_are(log_probs: torch.Tensor) -> torch.Tensor:
+def as_they_are(log_probs: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities of a teacher whose states are log-probabilities already."""
     return log_probs
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.errors import ComputeError, StudyError
-from compute.served.client import Client, Request, ServerError
+from compute.served.client import Client, Request, ServerError, read_key
 from compute.served.known import Array, Known, pack, with_tokens
 from compute.served.wire import Answer, Api, OpenAI, Row, Sglang, Unusable, Vllm
+from compute.study import Teacher
 
 #: Chosen tokens are asked for along a whole response where that is no more numbers than this.
 _MOST_CHOSEN = 1 << 18
@@ -61,6 +62,14 @@ def make_api(kind: str, model: str, token_bytes: Sequence[bytes]) -> Api:
         case "openai":
             return OpenAI(model, _unique_texts(token_bytes))
     raise StudyError(f"There is no `api` named {kind!r}; allowed: vllm, sglang, openai.")
+
+
+def open_served(settings: Teacher, token_bytes: Sequence[bytes]) -> ServedTeacher:
+    """The teacher that a study's section describes; `token_bytes` are the student's. Raises `StudyError` for want of a key."""
+    key = read_key(settings.key_env, f"Teacher {settings.id}")
+    client = Client(settings.url, key=key, concurrency=settings.concurrency)
+    api = make_api(settings.api, settings.served_model, token_bytes)
+    return ServedTeacher(settings.id, client, api, token_bytes, tolerance=settings.tolerance)
 
 
 class ServedTeacher:

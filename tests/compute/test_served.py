@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -17,12 +15,13 @@ from compute.errors import ComputeError, Interrupted, StudyError
 from compute.sampling import key
 from compute.served.bounds import bounds
 from compute.served.client import Client, Patience, ServerError, read_key
-from compute.served.known import fbar, needed_tokens, pack, rest_logprob
+from compute.served.known import fbar_of, needed_tokens, pack, rest_logprob
 from compute.served.scores import score_served
 from compute.served.teacher import ServedTeacher, make_api
 from compute.study import Chat
 from store.schema import ABSENT_TOKEN, DIVERGENCES
-from tests.conftest import CHAIN_SUMS, ROOT
+from tests.conftest import CHAIN_SUMS
+from tests.served_teacher import running
 
 TOP_K = 8
 HASTE = Patience(timeout=20.0, first=0.02, longest=0.1, total=3.0)
@@ -32,16 +31,8 @@ KINDS = ("vllm", "sglang", "openai")
 @pytest.fixture(scope="module")
 def address():
     """The servers of the tests, all in one process that ends with this one."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.served_teacher", str(CHAIN_SUMS / "teacher")],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        server.stdin.close()
-        server.wait(10)
+    with running(CHAIN_SUMS / "teacher") as address:
+        yield address
 
 
 @pytest.fixture
@@ -192,18 +183,18 @@ def test_means_over_the_vocabulary_are_exact_or_nan():
     rng = np.random.default_rng(1)
     logp, logt = (np.log(rng.dirichlet(np.ones(40))) for _ in range(2))
     row = np.where(np.isin(np.arange(40), np.argsort(-logt)[:10]), logt, np.nan)
-    assert fbar("forward_kl", logp, row) == pytest.approx(float(objectives.fbar("forward_kl", logp, logt)), abs=1e-9)
-    assert fbar("k3_loss", logp, row) == 1.0
-    assert fbar("top_k_penalty", logp, row) == 0.0
+    assert fbar_of("forward_kl", logp, row) == pytest.approx(float(objectives.fbar("forward_kl", logp, logt)), abs=1e-9)
+    assert fbar_of("k3_loss", logp, row) == 1.0
+    assert fbar_of("top_k_penalty", logp, row) == 0.0
     for name in ("reverse_kl", "jsd(0.5)", "total_variation", "squared_error", "chi2", "hellinger", "k3_reward", "minillm"):
-        assert np.isnan(fbar(name, logp, row)), name
+        assert np.isnan(fbar_of(name, logp, row)), name
     for form in ("renormalised", "whole", "stop_gradient"):
         name = f"top_k_reverse_kl(6, {form})"
-        assert np.isnan(fbar(name, logp, row))
+        assert np.isnan(fbar_of(name, logp, row))
         filled = row.copy()
         filled[needed_tokens([name, "reverse_kl"], logp)] = logt[needed_tokens([name, "reverse_kl"], logp)]
-        assert fbar(name, logp, filled) == pytest.approx(float(objectives.fbar(name, logp, logt)), abs=1e-9)
-    assert fbar("reverse_kl", logp, logt) == pytest.approx(float(objectives.fbar("reverse_kl", logp, logt)))
+        assert fbar_of(name, logp, filled) == pytest.approx(float(objectives.fbar(name, logp, logt)), abs=1e-9)
+    assert fbar_of("reverse_kl", logp, logt) == pytest.approx(float(objectives.fbar("reverse_kl", logp, logt)))
 
 
 def test_a_rest_smaller_than_rounding_has_no_log_probability():
