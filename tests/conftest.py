@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ CHAIN_SUMS = ROOT / "examples" / "chain_sums"
 OPD_TUI = Path(sys.executable).with_name("opd-tui")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+#: vLLM lives in an environment of its own: `make test-vllm`.
+collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
 
 
 def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:

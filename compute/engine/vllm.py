@@ -41,6 +41,7 @@ _OURS = (
 )
 _MIN_ROWS = 16
 _CHUNK = 128
+_MOST_ATTEMPTS = 1000
 _SEEDS = (1 << 63) - 1
 
 
@@ -123,6 +124,8 @@ class VllmEngine:
         todo = [at for at in range(len(launches)) if not self._ended(tokens[at], rooms[at])]
         attempt = 0
         while todo:
+            if attempt > _MOST_ATTEMPTS:
+                raise ComputeError(f"{self.model.name} draws little but rows of its head that its tokenizer does not know.")
             params = [self._params(launches[at].key + attempt, temperature, rooms[at] - len(tokens[at])) for at in todo]
             own = self._run([[*prefixes[at], *tokens[at]] for at in todo], params, tick)
             for at, drawn in zip(todo, own, strict=True):
