@@ -10,9 +10,10 @@ of the same distribution whatever runs beside it, but not the same tokens bit fo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,8 @@ class VllmEngine:
         while todo:
             if attempt > _MOST_ATTEMPTS:
                 raise ComputeError(f"{self.model.name} draws little but rows of its head that its tokenizer does not know.")
-            params = [self._params(launches[at].key + attempt, temperature, rooms[at] - len(tokens[at])) for at in todo]
+            with _refusals():
+                params = [self._params(launches[at].key + attempt, temperature, rooms[at] - len(tokens[at])) for at in todo]
             own = self._run([[*prefixes[at], *tokens[at]] for at in todo], params, tick)
             for at, drawn in zip(todo, own, strict=True):
                 # Rows of the head beyond the tokenizer are no tokens: drawn again from there, as if they had no mass.
@@ -180,16 +182,14 @@ class VllmEngine:
         names = [f"{self._calls}-{at}" for at in range(len(prompts))]
         outputs: dict[str, Any] = {}
         try:
-            for name, prompt, one in zip(names, prompts, params, strict=True):
-                self._engine.add_request(name, {"prompt_token_ids": prompt}, one)
+            with _refusals():
+                for name, prompt, one in zip(names, prompts, params, strict=True):
+                    self._engine.add_request(name, {"prompt_token_ids": prompt}, one)
             while self._engine.has_unfinished_requests():
                 done = [one for one in self._engine.step() if one.finished]
                 outputs |= {one.request_id: one for one in done}
                 if tick is not None:
                     tick(sum(len(one.outputs[0].token_ids) for one in done))
-        except ValueError as error:  # a prompt that is too long for the model, say
-            self._engine.abort_request(names)
-            raise ComputeError(f"vLLM refuses a completion: {str(error).splitlines()[0][:300]}") from error
         except BaseException:
             self._engine.abort_request(names)
             raise
@@ -214,3 +214,13 @@ class VllmEngine:
             keys = np.array([launches[at].key for at in padded], dtype=np.uint64)
             tokens[chosen] = draw(logits, temperature, uniforms(keys, np.zeros(len(keys), dtype=np.int64)))[: len(chosen)]
         return tokens
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """vLLM's word on a request that it does not take, in one sentence: a prompt beyond the window, a temperature above 2."""
+    try:
+        yield
+    except Exception as error:
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise ComputeError(f"vLLM refuses a completion: {what[0][:300]}") from error
