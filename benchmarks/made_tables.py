@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from store.schema import ABSENT_TOKEN, NOWHERE, PATH_END_TOKEN, REST_TOKEN, UNKNOWN_OUTCOME, ChildKind, ForcedKind
+from store.schema import ABSENT_TOKEN, NOWHERE, PATH_END_TOKEN, REST_TOKEN, UNKNOWN_OUTCOME, ChildKind, ForcedKind, path_end
 from store.tables import Nodes
 
 Array = NDArray[np.float64]
@@ -170,7 +170,7 @@ def every_child(children: Sequence[Sequence[Child]], n: int, n_initial: int = 0)
 
 
 def uniform(children: Sequence[Sequence[Child]], n_min: int) -> list[Launch]:
-    """As `compute.targeting.plan`: N_min a candidate, a quarter for the rest, its share of N_min for a gap, none
+    """As `compute.allocation.shares`: N_min a candidate, a quarter for the rest, its share of N_min for a gap, none
     forced on a path."""
     launches = []
     for row, siblings in enumerate(children):
@@ -239,7 +239,7 @@ def _exits(children: Sequence[Sequence[Child]], row: int, only: int | None) -> l
             if child.stay < 1.0:
                 exits.append((row, child.token, weight * (1.0 - child.stay), child.mean))
             if child.next == NOWHERE:
-                exits.append((row, PATH_END_TOKEN, weight * child.stay, float(child.outcome)))
+                exits.append((row, path_end(child.token), weight * child.stay, float(child.outcome)))
             else:
                 exits += [(r, t, weight * child.stay * w, m) for r, t, w, m in _exits(children, child.next, None)]
     return exits

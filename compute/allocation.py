@@ -154,7 +154,7 @@ def neyman(tree: Tree, budget: float, n_sig: int) -> Allotment:
     own_NK = floor_NK
     if sure == n_sig:
         weight_NK = np.sqrt(error_coefficients(tree) / tree.cost_NK)
-        own_NK = _fill(floor_NK, weight_NK, tree.cost_NK, budget)
+        own_NK = fill(floor_NK, weight_NK, tree.cost_NK, budget)
     return Allotment(own_NK, np.zeros(own_NK.shape, dtype=np.int64), sure)
 
 
@@ -181,14 +181,19 @@ def floors(tree: Tree, n_sig: int) -> Int:
     return np.where(tree.wanted_NK, floor_NK, 0).astype(np.int64)
 
 
-def error_coefficients(tree: Tree) -> Array:
-    """K_s of every child's own stratum: what q (1 - q)/n of it adds to the sum of the nodes' relative errors."""
+def error_coefficients(tree: Tree, importance_N: Array | None = None) -> Array:
+    """K_s of every child's own stratum: what q (1 - q)/n of it adds to the sum of the nodes' relative errors.
+
+    `importance_N` weighs the nodes; without, all are alike.
+    """
     token_NK = ~np.isin(tree.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
     squared_NK = tree.P_NK**2
     a_NK = squared_NK * (np.where(token_NK, 1.0 - 2.0 * tree.P_NK, 0.0) + (squared_NK * token_NK).sum(axis=1, keepdims=True))
     total_N1 = a_NK.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         share_NK = np.where(total_N1 > 0.0, a_NK / total_N1, 0.0)
+    if importance_N is not None:
+        share_NK = share_NK * importance_N[:, None]
     coefficient_NK = np.zeros(a_NK.shape)
     above_N = np.zeros(len(a_NK))  # what var(V) of the node adds to the nodes above
     for row, share_K in enumerate(share_NK):
@@ -199,7 +204,7 @@ def error_coefficients(tree: Tree) -> Array:
     return coefficient_NK
 
 
-def _fill(floor_NK: Int, weight_NK: Array, cost_NK: Array, budget: float) -> Int:
+def fill(floor_NK: Int, weight_NK: Array, cost_NK: Array, budget: float) -> Int:
     """max(floor, level * weight), the level as high as the budget allows: it never falls where a budget rises."""
     chosen_NK = (floor_NK > 0) & (weight_NK > 0.0)
 
