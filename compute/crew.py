@@ -63,7 +63,14 @@ class Died:
     how: str
 
 
-Event = Ready | Done | Failed | Died | Usage
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence for the user."""
+
+    text: str
+
+
+Event = Ready | Done | Failed | Died | Said | Usage
 
 
 class Crew(Protocol):
@@ -172,6 +179,8 @@ class _Desk:
             match event:
                 case Usage():
                     self._reporter.usage(worker, event)
+                case Said():
+                    self._reporter.say(f"Worker {worker}: {event.text}")
                 case Ready():
                     self._welcome(worker, event)
                 case Done():

@@ -89,6 +89,10 @@ def _hold(path: Path, kind: int, out: Path, held: ExitStack) -> int:
                 f"Another run is computing {out} at this moment; wait for it, or give this one another store, "
                 "or divide the questions with --shard, with the same number of shards everywhere."
             ) from None
+        except OSError as error:
+            raise ComputeError(
+                f"Files in {path.parent} cannot be locked ({error.strerror}); put the store where `flock` works."
+            ) from None
         try:
             if os.path.samestat(os.fstat(number), path.stat()):
                 return number

@@ -27,6 +27,7 @@ class Usage:
     """What a process took so far."""
 
     tokens: int  #: sampled
+    cpu_seconds: float  #: of all its threads
     memory_bytes: int  #: the most that it held
     device_memory_bytes: int  #: the most that its tensors held on a CUDA device; 0 without one
 
@@ -35,7 +36,7 @@ def measured(tokens: int) -> Usage:
     """The usage of this process, after so many tokens."""
     torch = sys.modules.get("torch")
     on_device = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
-    return Usage(tokens, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT, on_device)
+    return Usage(tokens, round(time.process_time(), 3), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT, on_device)
 
 
 @dataclass(slots=True)

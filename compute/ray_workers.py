@@ -5,7 +5,9 @@ All machines see the study, its models and the store under the same paths, as on
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -13,28 +15,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compute.crew import Died, Done, Event, Failed, Ready
+from compute.crew import Died, Done, Event, Failed, Ready, Said
 from compute.errors import ComputeError, Interrupted
-from compute.progress import Usage, measured
+from compute.progress import Usage
 from compute.study import load
+from compute.watch import guard
 from compute.workers import Job, Quiet, Worker, failure
 
 _ASK_EVERY_S = 2.0
 
 
 class Actor:
-    """A worker inside Ray. Its methods run in threads: usage can be asked for and a stop be said while it works."""
+    """A worker inside Ray. Its methods run in threads: its news can be asked for and a stop be said while it works."""
 
-    def __init__(self, job: Job, number: int) -> None:
-        self._job, self._number = job, number
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._stopped = threading.Event()
-        self._usage = measured(0)
+        self._news: list[Usage | Said] = []
         self._worker: Worker | None = None
 
     def ready(self) -> Ready | Failed:
         """Load the models."""
         try:
-            self._worker = Worker(self._job, self._number, Quiet(self._keep, self._check))
+            self._worker = Worker(self._job, Quiet(self._keep, self._check))
         except Exception as error:
             return failure(error)
         return self._worker.ready
@@ -49,16 +52,17 @@ class Actor:
         except Exception as error:
             return failure(error)
 
-    def usage(self) -> Usage:
-        """What it took so far."""
-        return self._usage
+    def news(self) -> list[Usage | Said]:
+        """What it said since the last time."""
+        told, self._news = self._news, []
+        return told
 
     def stop(self) -> None:
         """End the question in hand between two steps."""
         self._stopped.set()
 
-    def _keep(self, usage: Usage) -> None:
-        self._usage = usage
+    def _keep(self, event: Usage | Said) -> None:
+        self._news.append(event)
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -75,22 +79,30 @@ class RayCrew:
         except ImportError:
             raise ComputeError("--ray needs the extra [ray]; install it: pip install 'opd-tui[ray]'.") from None
         self._ray: Any = ray
+        _require_cluster(address)
         settings = load(study)
+        threads = max(1, settings.engine.threads)
         # Actors get an empty folder: nothing that lies about where the command is run can pass for one of our packages.
         self._empty = tempfile.TemporaryDirectory(prefix="opd-tui-ray-")
+        context = multiprocessing.get_context("spawn")
+        watched, self._watching = context.Pipe(duplex=False)
+        self._guard = context.Process(target=guard, args=(watched, os.getpid()), name="guard", daemon=True)
+        if address == "local":
+            self._guard.start()
+        watched.close()
         try:
             ray.init(
                 address=address,
                 runtime_env={"working_dir": self._empty.name},
                 log_to_driver=False,
                 logging_level="ERROR",
-                **({"include_dashboard": False, "num_cpus": workers or None} if address == "local" else {}),
+                **({"include_dashboard": False, "num_cpus": threads * max(1, workers)} if address == "local" else {}),
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ComputeError(f"There is no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+            raise _no_cluster(address, str(error).splitlines()[0]) from None
         on_gpu = (device or settings.student.device).startswith("cuda")
         self.n_workers = workers or self._places(on_gpu)
-        needs: dict[str, Any] = {"num_gpus": 1 if on_gpu else 0, "num_cpus": max(1, settings.engine.threads)}
+        needs: dict[str, Any] = {"num_gpus": 1 if on_gpu else 0, "num_cpus": threads}
         # A death is ours to handle: the parent knows which question it costs.
         self._class = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=3, **needs)(Actor)
         self._job = job
@@ -101,7 +113,7 @@ class RayCrew:
 
     def start(self, worker: int) -> None:
         """Start an actor."""
-        self._actors[worker] = self._class.remote(self._job, worker)
+        self._actors[worker] = self._class.remote(self._job)
         self._calls[self._actors[worker].ready.remote()] = worker
 
     def give(self, worker: int, number: int) -> None:
@@ -112,7 +124,7 @@ class RayCrew:
         """What actors returned; waits for something at most so long."""
         if time.monotonic() - self._last_asked >= _ASK_EVERY_S and not self._asked:
             self._last_asked = time.monotonic()
-            self._asked = {actor.usage.remote(): worker for worker, actor in self._actors.items()}
+            self._asked = {actor.news.remote(): worker for worker, actor in self._actors.items()}
         pending = [*self._calls, *self._asked]
         if not pending:
             time.sleep(seconds)
@@ -130,7 +142,7 @@ class RayCrew:
                     found.append((worker, self._bury(worker, error)))
                 continue
             if event is not None:
-                found.append((worker, event))
+                found.extend((worker, one) for one in (event if asked else [event]))
         return found
 
     def stop(self, seconds: float) -> None:
@@ -143,6 +155,9 @@ class RayCrew:
         if busy and seconds:
             self._ray.wait(busy, num_returns=len(busy), timeout=seconds)
         self._ray.shutdown()
+        self._watching.close()
+        if self._guard.pid is not None:
+            self._guard.join()
         self._actors.clear()
         self._empty.cleanup()
 
@@ -161,3 +176,20 @@ class RayCrew:
             self._ray.shutdown()
             raise ComputeError("The study runs on `cuda`, and the Ray cluster has no GPU; give --device cpu, or another cluster.")
         return count
+
+
+def _require_cluster(address: str) -> None:
+    """See whether something answers at a host and port: Ray itself tries for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return  # `local`, `auto`
+    if not host or not port.isdecimal():
+        raise ComputeError(f"--ray takes local, auto, or host:port, not {address!r}.")
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> ComputeError:
+    return ComputeError(f"There is no Ray cluster at {address!r} ({why}); `ray status` says where one is, `local` starts one.")

@@ -30,7 +30,7 @@ def run_team(
     if ray:
         from compute.ray_workers import RayCrew
 
-        crew = RayCrew(Job(prepare, out, 1), ray, study, device, workers)
+        crew = RayCrew(Job(prepare, out, workers), ray, study, device, workers)
         workers = crew.n_workers
     else:
         crew = LocalCrew(Job(prepare, out, workers))

@@ -8,6 +8,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from compute.stopping import SIGNALS
 
 #: `PR_SET_PDEATHSIG` of Linux's prctl(2).
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -28,3 +33,43 @@ def _look_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_S)
     os._exit(1)
+
+
+def guard(pipe: Connection, root: int) -> None:
+    """Wait in a process of its own until the pipe ends; then kill all that process `root` started and that still lives.
+
+    For children that are not ours to change: some of Ray's take a minute to notice that theirs is a lost cause. Does
+    nothing where there is no /proc.
+    """
+    for number in SIGNALS:  # whoever stops the run stops `root`, and that ends the pipe
+        signal.signal(number, signal.SIG_IGN)
+    known: dict[int, int] = {}
+    with suppress(OSError, EOFError):
+        while not pipe.poll(_LOOK_EVERY_S):
+            known |= descendants(root)
+    known.pop(os.getpid(), None)
+    for process, born in known.items():
+        with suppress(OSError):
+            if _stat(process)[1] == born:  # and not another one of the same number
+                os.kill(process, signal.SIGKILL)
+
+
+def descendants(root: int) -> dict[int, int]:
+    """The processes that descend from `root`, by number, and when each was born (clock ticks since the machine was)."""
+    stats: dict[int, tuple[int, int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            stats[int(folder.name)] = _stat(int(folder.name))
+    found: dict[int, int] = {}
+    parents = {root}
+    while parents:
+        children = {process: born for process, (parent, born) in stats.items() if parent in parents}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def _stat(process: int) -> tuple[int, int]:
+    """Parent and birth of a process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
+    return int(fields[1]), int(fields[19])

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import platform
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compute.crew import Died, Done, Event, Failed, Ready
+from compute.crew import Died, Done, Event, Failed, Ready, Said
 from compute.errors import Interrupted
 from compute.progress import Reporter, Usage, measured
 from compute.runner import Setup, create, do_question, work_folder
@@ -35,20 +34,20 @@ class Job:
 
     prepare: Callable[[Reporter], Setup]  #: loads study and models; made of functions and values that can be sent
     out: Path
-    n_workers: int  #: on one machine
+    n_workers: int
 
 
 class Quiet(Reporter):
-    """A worker's reporter: it counts tokens and passes them on; `interrupt` may raise between two steps."""
+    """A worker's reporter: it passes on what it is told and counts; `interrupt` may raise between two steps."""
 
-    def __init__(self, tell: Callable[[Usage], None], interrupt: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[Usage | Said], None], interrupt: Callable[[], None]) -> None:
         super().__init__(0, console=Console(stderr=True, force_terminal=False))
         self._tell, self._interrupt = tell, interrupt
         self._count, self._told = 0, 0.0
 
     def say(self, text: str) -> None:
-        """Notes of a worker go where the parent's go."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        """One line of its own."""
+        self._tell(Said(text))
 
     def tokens(self, n: int) -> None:
         """`n` more tokens were sampled."""
@@ -66,8 +65,7 @@ class Quiet(Reporter):
 class Worker:
     """Models, and a place in the spool."""
 
-    def __init__(self, job: Job, number: int, reporter: Quiet) -> None:
-        share_machine(number, job.n_workers)
+    def __init__(self, job: Job, reporter: Quiet) -> None:
         self._reporter = reporter
         self._setup = job.prepare(reporter)
         create(self._setup, job.out)
@@ -184,7 +182,8 @@ def _main(pipe: Connection, job: Job, number: int, parent: int) -> None:
             raise Interrupted("the parent is gone or stops")
 
     try:
-        worker = Worker(job, number, Quiet(tell, interrupt))
+        share_machine(number, job.n_workers)
+        worker = Worker(job, Quiet(tell, interrupt))
         tell(worker.ready)
         while True:
             tell(worker.do(pipe.recv()))

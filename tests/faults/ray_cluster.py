@@ -1,0 +1,102 @@
+"""A real Ray cluster on this machine, two actors, one of them killed in the middle. Needs the extra [ray]: `make test-ray`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import small_study
+from tests.faults.test_workers import exported, gone, start, wait_for, workers_of
+
+
+def run(study: Path, out: Path, *words: str) -> str:
+    process = start(study, out, *words)
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    return told
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    return small_study(tmp_path_factory.mktemp("ray"), limit=6, n_min=20, per_part=2)
+
+
+@pytest.fixture(scope="module")
+def rows(study: Path) -> str:
+    run(study, study.with_name("one.zarr"))
+    return exported(study.with_name("one.zarr"))
+
+
+def test_an_actor_that_is_killed_costs_only_the_question_in_its_hands(study, rows, tmp_path):
+    out = tmp_path / "s.zarr"
+    process = start(study, out, "--ray", "local", "--workers", "2", "--metrics", str(tmp_path / "metrics.jsonl"))
+    lines = wait_for(process, "1 of 6 questions")
+    assert len(workers_of(lines)) == 2
+    os.kill(workers_of(lines)[0], signal.SIGKILL)
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    assert re.search(r"Worker \d ended \(.*\); question \d is done again", told)
+    assert exported(out) == rows
+    assert not out.with_name("s.zarr.work").exists()
+    last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[-2:]]
+    assert sum(row["worker_questions"] for row in last) == 6
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_cluster(study, rows, tmp_path):
+    out = tmp_path / "s.zarr"
+    process = start(study, out, "--ray", "local", "--workers", "2")
+    wait_for(process, "1 of 6 questions")
+    os.kill(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1].startswith("Interrupted (stopped by SIGINT). What is finished is kept")
+    assert gone(process.pid)
+    run(study, out)
+    assert exported(out) == rows
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that inherited a mark, in whatever session, that are no zombies."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, rows, tmp_path, monkeypatch):
+    mark = f"OPD_TUI_TEST_{tmp_path.name}_{os.getpid()}"
+    monkeypatch.setenv("OPD_TUI_TEST_MARK", mark)
+    out = tmp_path / "s.zarr"
+    process = start(study, out, "--ray", "local", "--workers", "2")
+    wait_for(process, "1 of 6 questions")
+    assert len(marked(mark)) > 3
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10.0
+    while marked(mark) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert marked(mark) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("127.0.0.1:1", "opd-tui: There is no Ray cluster at '127.0.0.1:1' ("),
+        ("ray://somewhere", "opd-tui: --ray takes local, auto, or host:port, not 'ray://somewhere'."),
+        ("auto", "opd-tui: There is no Ray cluster at 'auto' ("),
+    ],
+)
+def test_a_cluster_that_is_not_there(study, tmp_path, address, sentence):
+    process = start(study, tmp_path / "s.zarr", "--ray", address)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert told.splitlines()[-1].startswith(sentence), told
