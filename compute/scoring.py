@@ -6,13 +6,15 @@ everything exact is read off there (method.md 6): log-probabilities, entropies, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from compute.engine.memory import is_refusal, release
 from compute.errors import ComputeError
 from compute.models import Model
 from store.schema import DIVERGENCES
@@ -22,7 +24,8 @@ Int32 = NDArray[np.int32]
 #: From last hidden states [n, d] to log-probabilities [n, V], float32.
 LogProbs = Callable[[torch.Tensor], torch.Tensor]
 
-_CHUNK = 64
+#: Rows that pass the heads together. Fewer are slower, because weights are packed anew for each product; more gain nothing.
+CHUNK = 64
 _MIN_ROWS = 16
 
 
@@ -93,32 +96,29 @@ def kl_student_teacher(
     student: LogProbs, student_states: torch.Tensor, teacher: LogProbs, teacher_states: torch.Tensor
 ) -> Float32:
     """KL(P‖T) at each of n states of both sides, in nat."""
-    parts = [torch.empty(0)]
-    for rows in _chunks(len(student_states)):
-        logp, logt = student(student_states[rows]), teacher(teacher_states[rows])
-        parts.append(_product(logp.exp().to(logt.device), logp.to(logt.device) - logt).sum(-1).clamp_min(0.0).cpu().float())
-    found: Float32 = torch.cat(parts).numpy()
+
+    def kl(rows: slice) -> tuple[torch.Tensor, ...]:
+        logp, logt = _rows(student, student_states, rows), _rows(teacher, teacher_states, rows)
+        logp = logp.to(logt.device)
+        return (_product(logp.exp(), logp - logt).sum(-1).clamp_min(0.0).float(),)
+
+    found: Float32 = _in_chunks(kl, len(student_states), CHUNK)[0] if len(student_states) else np.empty(0, dtype=np.float32)
     return found
 
 
 @torch.inference_mode()
-def score_student(log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int) -> StudentScores:
-    """Score a response of T tokens from its states [T, d] (row t predicts token t)."""
-    parts = []
-    for rows in _chunks(len(token_ids)):
-        logp = log_probs(states[rows])
+def score_student(
+    log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int, *, chunk: int = CHUNK
+) -> StudentScores:
+    """Score a response of T tokens from its states [T, d] (row t predicts token t), `chunk` rows at once."""
+
+    def score(rows: slice) -> tuple[torch.Tensor, ...]:
+        logp = _rows(log_probs, states, rows)
         taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logp.device)
         top_logp, top_ids = logp.topk(min(top_k, logp.shape[-1]), dim=-1)
-        parts.append(
-            (
-                _at(logp, taken[:, None])[:, 0],
-                _entropy(logp),
-                top_ids.int(),
-                top_logp,
-                _tail(top_logp),
-            )
-        )
-    return StudentScores(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+        return _at(logp, taken[:, None])[:, 0], _entropy(logp), top_ids.int(), top_logp, _tail(top_logp)
+
+    return StudentScores(*_in_chunks(score, len(token_ids), chunk))
 
 
 @torch.inference_mode()
@@ -129,23 +129,30 @@ def score_teacher(
     teacher_states: torch.Tensor,
     token_ids: NDArray[np.integer],
     student_topk_TC: Int32,
+    *,
+    chunk: int = CHUNK,
 ) -> TeacherScores:
-    """Score the same T tokens under a teacher; states [T, d] of both sides, widths may differ."""
-    parts = []
+    """Score the same T tokens under a teacher; states [T, d] of both sides, widths may differ; `chunk` rows at once."""
     top_k = student_topk_TC.shape[1]
-    for rows in _chunks(len(token_ids)):
-        logp, logt = student(student_states[rows]), teacher(teacher_states[rows])
+
+    def score(rows: slice) -> tuple[torch.Tensor, ...]:
+        logp, logt = _rows(student, student_states, rows), _rows(teacher, teacher_states, rows)
         logp = logp.to(logt.device)
-        p, t = logp.exp(), logt.exp()
         taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logt.device)
         student_top = torch.as_tensor(student_topk_TC[rows], dtype=torch.long, device=logt.device)
         top_logt, top_ids = logt.topk(top_k, dim=-1)
+        p, t = logp.exp(), logt.exp()
+        # What is as large as the vocabulary is let go as soon as it was read off.
         ratio = logt - logp
         weighted = _product(p, ratio)
         kl_student_teacher = -weighted.sum(-1)
+        gradient = weighted.add_(p * kl_student_teacher[:, None]).abs_().amax(-1)
+        del weighted
         kl_teacher_student = _product(t, ratio).sum(-1)
-        log_mean = torch.logaddexp(logp, logt) - float(np.log(2.0))
-        js = 0.5 * (_product(p, logp - log_mean) + _product(t, logt - log_mean)).sum(-1)
+        del ratio
+        log_mean = (p + t).mul_(0.5).log_()
+        js = 0.5 * (_product(p, logp - log_mean).sum(-1) + _product(t, logt - log_mean).sum(-1))
+        del log_mean
         difference = t - p
         divergences = {
             "kl_student_teacher": kl_student_teacher.clamp_min(0.0),
@@ -154,35 +161,61 @@ def score_teacher(
             "l2": difference.norm(dim=-1),
             "cosine": (p * t).sum(-1) / (p.norm(dim=-1) * t.norm(dim=-1)),
         }
-        parts.append(
-            (
-                _at(logt, taken[:, None])[:, 0],
-                _entropy(logt),
-                torch.stack([divergences[name] for name in DIVERGENCES], dim=-1),
-                top_ids.int(),
-                top_logt,
-                _at(logp, top_ids),
-                _at(logt, student_top),
-                _tail(top_logt),
-                (weighted + p * kl_student_teacher[:, None]).abs().amax(-1),
-                difference.abs().amax(-1),
-            )
+        return (
+            _at(logt, taken[:, None])[:, 0],
+            _entropy(logt),
+            torch.stack([divergences[name] for name in DIVERGENCES], dim=-1),
+            top_ids.int(),
+            top_logt,
+            _at(logp, top_ids),
+            _at(logt, student_top),
+            _tail(top_logt),
+            gradient,
+            difference.abs_().amax(-1),
         )
-    return TeacherScores(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+
+    return TeacherScores(*_in_chunks(score, len(token_ids), chunk))
 
 
 @torch.inference_mode()
 def exact(log_probs: LogProbs, states: torch.Tensor) -> NDArray[np.float64]:
     """Log-probabilities of the whole vocabulary [n, V] at a few rows of states [n, d], in float64."""
-    # One row and one of a larger batch may differ in the last bit; at a fixed number of rows they do not.
-    padded = states[torch.arange(max(len(states), _MIN_ROWS), device=states.device) % len(states)]
-    found: NDArray[np.float64] = torch.log_softmax(log_probs(padded).double(), dim=-1)[: len(states)].cpu().numpy()
+    found: NDArray[np.float64] = torch.log_softmax(_rows(log_probs, states, slice(None)).double(), dim=-1).cpu().numpy()
     return found
 
 
-def _chunks(length: int) -> Iterator[slice]:
-    for start in range(0, length, _CHUNK):
-        yield slice(start, min(start + _CHUNK, length))
+def _rows(log_probs: LogProbs, states: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Log-probabilities [n, V] at some rows of states. At least 16 pass the head, so that a row is the same in any chunk."""
+    chosen = states[rows]
+    n = len(chosen)
+    if n < _MIN_ROWS:
+        chosen = chosen[torch.arange(_MIN_ROWS, device=states.device) % n]
+    return log_probs(chosen)[:n]
+
+
+def _in_chunks(score: Callable[[slice], tuple[torch.Tensor, ...]], length: int, chunk: int) -> tuple[NDArray[Any], ...]:
+    """`score` of rows 0 to `length`, column by column; in chunks of half as many where memory is refused.
+
+    Raises `ComputeError` where not even 16 rows fit.
+    """
+    parts: list[tuple[torch.Tensor, ...]] = []
+    start = 0
+    while start < length:
+        try:
+            parts.append(score(slice(start, min(start + chunk, length))))
+            start += chunk
+            continue
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if chunk <= _MIN_ROWS:
+                raise ComputeError(
+                    "There is no memory to score 16 tokens at once; put student and teachers on devices of their own."
+                ) from error
+        # Here, where the error and what its frames held is gone.
+        release()
+        chunk = max(_MIN_ROWS, chunk // 2)
+    return tuple(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
 
 
 def _at(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

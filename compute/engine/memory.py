@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 from collections.abc import Callable
@@ -51,9 +52,10 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _REFUSALS)
 
 
-def release(device: torch.device) -> None:
-    """Give cached memory of `device` back, after a refusal."""
-    if device.type == "cuda":
+def release() -> None:
+    """Give cached memory back, after a refusal."""
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
@@ -138,6 +140,6 @@ class Budget:
             if not refused:
                 return
             # Here, where the error and what its frames held is gone.
-            release(self._device)
+            release()
             self._most = rows = max(self._least, rows // 2)
             self._note(f"Memory on {self._device} ran out; going on with {rows} completions at once, with the same results.")
