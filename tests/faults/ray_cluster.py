@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import small_study
-from tests.faults.test_workers import exported, gone, start, wait_for, workers_of
+from tests.faults.test_workers import gone, start, wait_for, workers_of
+from tests.stored import stored
 
 
 def run(study: Path, out: Path, *words: str) -> str:
@@ -29,12 +30,12 @@ def study(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(study: Path) -> str:
+def undisturbed(study: Path) -> dict[str, str]:
     run(study, study.with_name("one.zarr"))
-    return exported(study.with_name("one.zarr"))
+    return stored(study.with_name("one.zarr"))
 
 
-def test_an_actor_that_is_killed_costs_only_the_question_in_its_hands(study, rows, tmp_path):
+def test_an_actor_that_is_killed_costs_only_the_question_in_its_hands(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--ray", "local", "--workers", "2", "--metrics", str(tmp_path / "metrics.jsonl"))
     lines = wait_for(process, "1 of 6 questions")
@@ -43,13 +44,13 @@ def test_an_actor_that_is_killed_costs_only_the_question_in_its_hands(study, row
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
     assert re.search(r"Worker \d ended \(.*\); question \d is done again", told)
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
     assert not out.with_name("s.zarr.work").exists()
     last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[-2:]]
     assert sum(row["worker_questions"] for row in last) == 6
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_no_cluster(study, rows, tmp_path):
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_cluster(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--ray", "local", "--workers", "2")
     wait_for(process, "1 of 6 questions")
@@ -59,7 +60,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_cluster(study, rows, tmp_pa
     assert told.splitlines()[-1].startswith("Interrupted (stopped by SIGINT). What is finished is kept")
     assert gone(process.pid)
     run(study, out)
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
 
 
 def marked(mark: str) -> list[int]:
@@ -72,7 +73,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, rows, tmp_path, monkeypatch):
+def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tmp_path, monkeypatch):
     mark = f"OPD_TUI_TEST_{tmp_path.name}_{os.getpid()}"
     monkeypatch.setenv("OPD_TUI_TEST_MARK", mark)
     out = tmp_path / "s.zarr"

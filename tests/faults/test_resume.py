@@ -12,12 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import OPD_TUI, run_opd, small_study
-
-
-def exported(path: Path) -> str:
-    done = run_opd("export", path, "-o", "-", "--format", "jsonl")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.stored import stored
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +23,12 @@ def study(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(study: Path) -> tuple[str, float]:
-    """The rows of a run that never stopped, and the seconds it took."""
+def whole(study: Path) -> tuple[dict[str, str], float]:
+    """What a run that never stopped stores, and the seconds it took."""
     started = time.monotonic()
     done = run_opd("compute", study, "-o", study.with_name("whole.zarr"))
     assert done.returncode == 0, done.stderr
-    return exported(study.with_name("whole.zarr")), time.monotonic() - started
+    return stored(study.with_name("whole.zarr")), time.monotonic() - started
 
 
 def start(study: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -51,7 +46,7 @@ def wait_for(process: subprocess.Popen[bytes], words: str) -> None:
 
 @pytest.mark.parametrize("moment", range(5))
 def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, moment):
-    rows, seconds = whole
+    undisturbed, seconds = whole
     out = tmp_path / "s.zarr"
     draw = random.Random(moment)
     process = start(study, out)
@@ -63,7 +58,7 @@ def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, mom
     process.communicate()
     done = run_opd("compute", study, "-o", out)
     assert done.returncode == 0, done.stderr
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -79,5 +74,5 @@ def test_a_signal_ends_it_with_130_and_keeps_what_is_finished(study, whole, tmp_
     assert info.returncode == 0
     assert '"complete": false' in info.stdout
     assert run_opd("compute", study, "-o", out).returncode == 0
-    assert exported(out) == whole[0]
+    assert stored(out) == whole[0]
     assert not out.with_name("s.zarr.work").exists()

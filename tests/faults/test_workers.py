@@ -20,12 +20,7 @@ from compute.progress import Reporter
 from compute.runner import prepare
 from compute.tasks import Question
 from tests.conftest import OPD_TUI, run_opd, small_study
-
-
-def exported(path: Path) -> str:
-    done = run_opd("export", path, "-o", "-", "--format", "jsonl")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from tests.stored import stored
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +29,11 @@ def study(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(study: Path) -> str:
-    """The rows of a run of one process."""
+def undisturbed(study: Path) -> dict[str, str]:
+    """What a run of one process stores."""
     done = run_opd("compute", study, "-o", study.with_name("one.zarr"))
     assert done.returncode == 0, done.stderr
-    return exported(study.with_name("one.zarr"))
+    return stored(study.with_name("one.zarr"))
 
 
 def gone(session: int) -> bool:
@@ -85,13 +80,13 @@ def session_of(leader: int) -> list[int]:
     return found
 
 
-def test_two_workers_store_what_one_does_and_say_what_they_took(study, rows, tmp_path):
+def test_two_workers_store_what_one_does_and_say_what_they_took(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     done = run_opd(
         "compute", study, "-o", out, "--workers", "2", "--log-file", tmp_path / "log", "--metrics", tmp_path / "metrics.jsonl"
     )
     assert done.returncode == 0, done.stderr
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
     assert not out.with_name("s.zarr.work").exists()
     log = (tmp_path / "log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in log)
@@ -102,7 +97,7 @@ def test_two_workers_store_what_one_does_and_say_what_they_took(study, rows, tmp
     assert all(row["tokens"] > 1000 and row["tokens_per_second"] > 0 and row["memory_bytes"] > 50e6 for row in last)
 
 
-def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(study, rows, tmp_path):
+def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
     lines = wait_for(process, "1 of 6 questions")
@@ -110,12 +105,12 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(study, rows, tmp
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert re.search(r"Worker \d ended \(killed by SIGKILL\)", told)
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_another_number_of_workers(
-    study, rows, tmp_path, number
+    study, undisturbed, tmp_path, number
 ):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
@@ -128,10 +123,10 @@ def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_anoth
     info = json.loads(run_opd("info", out, "--json").stdout)
     assert 2 <= info["n_questions_done"] < 6
     assert run_opd("compute", study, "-o", out).returncode == 0
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
 
 
-def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, rows, tmp_path):
+def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
     wait_for(process, "1 of 6 questions")
@@ -140,10 +135,10 @@ def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, rows, tmp_path)
     process.wait()
     assert gone(process.pid)
     assert run_opd("compute", study, "-o", out, "--workers", "2").returncode == 0
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
 
 
-def test_shards_at_the_same_time_and_in_any_order_make_one_store(study, rows, tmp_path):
+def test_shards_at_the_same_time_and_in_any_order_make_one_store(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     both = [start(study, out, "--shard", "3/3"), start(study, out, "--shard", "1/3")]
     for process in both:
@@ -151,7 +146,7 @@ def test_shards_at_the_same_time_and_in_any_order_make_one_store(study, rows, tm
         assert process.returncode == 0, told
     assert json.loads(run_opd("info", out, "--json").stdout)["n_questions_done"] == 4
     assert run_opd("compute", study, "-o", out, "--shard", "2/3").returncode == 0
-    assert exported(out) == rows
+    assert stored(out) == undisturbed
     assert not out.with_name("s.zarr.work").exists()
 
 
@@ -211,7 +206,7 @@ class Mortal:
     ("healthy", "sentence"),
     [(True, "Question 1 .`q000`. ended 3 workers, the last one killed by SIGKILL"), (False, "Worker 1 ended 3 times")],
 )
-def test_three_deaths_are_enough(study, rows, tmp_path, healthy, sentence):
+def test_three_deaths_are_enough(study, undisturbed, tmp_path, healthy, sentence):
     setup = prepare(study, Reporter(0))
     crew = Mortal(setup.attributes.study_hash, healthy)
     out = tmp_path / "s.zarr"
