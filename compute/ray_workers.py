@@ -136,7 +136,7 @@ class RayCrew:
             worker = self._asked.pop(call) if asked else self._calls.pop(call)
             try:
                 event = self._ray.get(call)
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayError as error:
                 busy = worker in self._calls.values()  # then that call says so as well
                 if worker in self._actors and not (asked and busy):
                     found.append((worker, self._bury(worker, error)))
