@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2, help="questions")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    setup = prepare(options.study, Reporter(0))
+    reporter = Reporter(0)
+    setup = prepare(options.study, reporter)
     looks: Counter[str] = Counter()
     over = threading.Event()
     worker = threading.main_thread().ident
@@ -60,7 +61,7 @@ def main() -> None:
     started, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         watch.start()
-        run(setup, Path(folder) / "s.zarr", Reporter(0), limit=options.limit)
+        run(setup, Path(folder) / "s.zarr", reporter, limit=options.limit)
         over.set()
         watch.join()
     total = sum(looks.values())

@@ -1,4 +1,4 @@
-"""Two workers against one process: `python -m benchmarks.workers [--json] [--repeats 3] [--limit 16]`.
+"""Two workers against one process: `python -m benchmarks.workers [--json] [--repeats 3] [--limit 24]`.
 
 The built-in study, its models on one thread each. Questions per second are taken from the metrics file: from the moment
 when every worker has finished its first question until nothing is left to hand out, so that loading models and the last
@@ -59,7 +59,7 @@ def rates(workers: int, limit: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=16, help="questions of a run")
+    parser.add_argument("--limit", type=int, default=24, help="questions of a run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     taken: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
