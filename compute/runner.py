@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,8 +77,8 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "
         import torch
 
         torch.set_num_threads(study.engine.threads)
-    runs = _engine(study, student)
-    shelf = _Shelf(study, folder, device, Writer("", student, runs))
+    runs = _engine(study, student, reporter.say)
+    shelf = _Shelf(study, folder, device, Writer("", student, runs), reporter.say)
     teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
     tick = Ticker(reporter)
     bench = Bench(study, student, runs, teachers, grade, tick, reporter.say)
@@ -271,8 +271,9 @@ class Batch:
 class _Shelf:
     """Every model that a study names, loaded once however many teachers use it."""
 
-    def __init__(self, study: Study, folder: Path, device: str, student: Writer) -> None:
+    def __init__(self, study: Study, folder: Path, device: str, student: Writer, note: Callable[[str], None]) -> None:
         self.student = student.model
+        self._note = note
         #: by id: those who write demonstrations or summaries
         self.writers = {student.id: student}
         self._study, self._folder, self._device = study, folder, device
@@ -293,10 +294,8 @@ class _Shelf:
         identity = f"{name}\0{settings.revision}\0{settings.dtype}".encode()
         found = hashlib.blake2b(identity, digest_size=4).hexdigest()
         if found not in self.writers:
-            from compute.engine.transformers import TransformersEngine
-
             model = models.stopping(self.model(name, settings), self._study.sampling.stop)
-            self.writers[found] = Writer(found, model, TransformersEngine(model, slots=self._study.engine.slots))
+            self.writers[found] = Writer(found, model, _transformers(self._study, model, self._note))
         return self.writers[found]
 
 
@@ -311,7 +310,7 @@ def _model(name: str, settings: ModelSettings | Teacher, folder: Path, device: s
     )
 
 
-def _engine(study: Study, student: models.Model) -> Engine:
+def _engine(study: Study, student: models.Model, note: Callable[[str], None]) -> Engine:
     if study.engine.kind == "vllm":
         from compute.engine.vllm import VllmEngine
 
@@ -324,9 +323,14 @@ def _engine(study: Study, student: models.Model) -> Engine:
             slots=study.engine.slots,
             arguments=study.engine.vllm,
         )
-    from compute.engine.transformers import TransformersEngine
+    return _transformers(study, student, note)
 
-    return TransformersEngine(student, slots=study.engine.slots)
+
+def _transformers(study: Study, model: models.Model, note: Callable[[str], None]) -> Engine:
+    from compute.engine.transformers import open_engine
+
+    limit = int(study.engine.memory_limit * 2**30) or None
+    return open_engine(model, slots=study.engine.slots, memory_limit=limit, note=note)
 
 
 def _engine_name(engine: Engine) -> str:
