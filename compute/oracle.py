@@ -123,15 +123,14 @@ class Oracle:
 
     @torch.inference_mode()
     def _look(self, prefixes: list[Prefix]) -> None:
-        """Fetch the next-token distributions of `prefixes`, those of like length together."""
-        for length, group in itertools.groupby(sorted(prefixes, key=len), key=len):
-            waiting = list(group)
-            for start in range(0, len(waiting), _BATCH):
-                batch = waiting[start : start + _BATCH]
-                if length and all(prefix[:-1] in self._place for prefix in batch):
-                    self._extend(batch)
-                else:
-                    self._read(batch)
+        """Fetch the next-token distributions of `prefixes`."""
+        waiting = sorted(prefixes, key=len)
+        extending = [prefix for prefix in waiting if prefix and prefix[:-1] in self._place]
+        for start in range(0, len(extending), _BATCH):
+            self._extend(extending[start : start + _BATCH])
+        reading = [prefix for prefix in waiting if prefix not in self._next]
+        for _length, group in itertools.groupby(reading, key=len):
+            self._read(list(group))
 
     def _read(self, batch: list[Prefix]) -> None:
         """One forward over whole prefixes of one length, prompt included; their keys and values are kept."""
@@ -140,39 +139,50 @@ class Oracle:
         hidden = self._model.decoder(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
         kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])  # [layer, 2, B, H, T, D]
         for row, prefix in enumerate(batch):
-            rows = [self._keep(token) for token in kept[:, :, row].permute(3, 0, 1, 2, 4)]
-            self._place[prefix] = tuple(rows)
+            self._place[prefix] = self._keep(kept[:, :, row].permute(3, 0, 1, 2, 4))
         self._learn(batch, hidden[:, -1])
 
     def _extend(self, batch: list[Prefix]) -> None:
-        """One forward over the last token of each prefix, on the keys and values kept of the tokens before it."""
-        before = torch.tensor([self._place[prefix[:-1]] for prefix in batch])
-        kept = self._kept[before].permute(2, 3, 0, 4, 1, 5)  # [layer, 2, B, H, T, D]
+        """One forward over the last token of each prefix, on the keys and values kept of the tokens before it.
+
+        Shorter prefixes are padded on the left, and the padding masked.
+        """
+        before = [self._place[prefix[:-1]] for prefix in batch]
+        n_before = np.array([len(places) for places in before])
+        widest = int(n_before.max())
+        there = np.arange(widest + 1) >= widest - n_before[:, None]
+        places = np.zeros((len(batch), widest), dtype=np.int64)
+        places[there[:, :-1]] = np.concatenate(before)
+        kept = self._kept[torch.from_numpy(places)].permute(2, 3, 0, 4, 1, 5)  # [layer, 2, B, H, T, D]
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(kept):
             cache.update(keys, values, layer)
+        device = self._model.device
         hidden = self._model.decoder(
-            input_ids=torch.tensor([prefix[-1:] for prefix in batch], device=self._model.device),
+            input_ids=torch.tensor([prefix[-1:] for prefix in batch], device=device),
+            position_ids=torch.from_numpy(n_before[:, None]).to(device),
+            attention_mask=torch.from_numpy(there).to(device),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
         latest = torch.stack([torch.stack([layer.keys[:, :, -1], layer.values[:, :, -1]]) for layer in cache.layers])
-        for row, prefix in enumerate(batch):
-            self._place[prefix] = (*self._place[prefix[:-1]], self._keep(latest[:, :, row]))
+        for prefix, own, place in zip(batch, before, self._keep(latest.permute(2, 0, 1, 3, 4)), strict=True):
+            self._place[prefix] = (*own, place)
         self._learn(batch, hidden[:, -1])
 
     def _learn(self, batch: list[Prefix], hidden: torch.Tensor) -> None:
         found = torch.softmax(self._model.logits(hidden).double(), dim=-1).cpu().numpy()
         self._next.update(zip(batch, found, strict=True))
 
-    def _keep(self, token: torch.Tensor) -> int:
-        """Keep one token's keys and values [layer, 2, H, D]; the row where they are."""
-        if self._n_kept == len(self._kept):
-            room = torch.empty(max(1024, len(self._kept)), *token.shape, dtype=token.dtype, device=token.device)
-            self._kept = torch.cat([self._kept, room]) if self._n_kept else room
-        self._kept[self._n_kept] = token
-        self._n_kept += 1
-        return self._n_kept - 1
+    def _keep(self, tokens: torch.Tensor) -> tuple[int, ...]:
+        """Keep the keys and values of tokens [n, layer, 2, H, D]; the rows where they are."""
+        start, end = self._n_kept, self._n_kept + len(tokens)
+        if end > len(self._kept):
+            room = torch.empty(max(1024, end), *tokens.shape[1:], dtype=tokens.dtype, device=tokens.device)
+            self._kept = torch.cat([self._kept, room]) if start else room
+        self._kept[start:end] = tokens
+        self._n_kept = end
+        return tuple(range(start, end))
 
 
 class _Search:
