@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-ray test-vllm clean
+.PHONY: demo test lint types contracts tests test-smollm2 test-ray test-vllm clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -45,6 +45,11 @@ $(VLLM_READY):
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_VENV)/bin/python -m pytest -q tests/vllm
+
+# A real model: fetches SmolLM2-135M (93 MB) once; some ten minutes.
+test-smollm2: $(READY)
+	$(BIN)/python examples/smollm2/prepare.py
+	$(BIN)/python -m pytest -n 0 tests/smollm2
 
 # A real Ray cluster on this machine; installs Ray (240 MB) beside the rest.
 test-ray: $(READY)
