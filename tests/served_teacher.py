@@ -15,6 +15,9 @@ prints the port it listens on. The first word of a path says how the server beha
     lies            answers with what no model can say; the second word says what
     key             wants the key `sesame`, and shows a wrong one in its answer
     bos             reads a token that was not sent
+    leaks           works, and calls its model by the key that it was sent, with controls of a terminal
+    refuses         says in a refusal which key it was sent; the second word says how it is written
+    tokens, texts   as `leaks`, with the key in place of log-probabilities, or of the texts of tokens
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import contextlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -86,6 +90,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Send something wrong, or break the connection off. True where that was the answer."""
         if self.manner == "key" and self.headers["Authorization"] != "Bearer sesame":
             raise Fault(401, f"not with {self.headers['Authorization']}")
+        if self.manner == "refuses":
+            self._send_bytes(403, self._written(self.path.split("/")[2]))
+            return True
         if self.manner == "broken":
             raise Fault(503, "out of order")
         if self.manner == "flaky" and self.number % 3 == 0:
@@ -102,8 +109,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return True
         return False
 
+    @property
+    def key(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
+    def _written(self, how: str) -> bytes:
+        """A refusal that holds the key."""
+        match how:
+            case "json":
+                text = json.dumps({"error": self.key}).replace("/", "\\/")
+            case "unicode":
+                text = '{"error": "' + "".join(f"\\u{ord(one):04X}" for one in self.key) + '"}'
+            case "twice":
+                text = json.dumps(json.dumps({"error": self.key}).replace("/", "\\/")).replace("/", "\\/")
+            case "far":  # half of it would be seen by whoever cuts at 4096 bytes, and all spaces but one be taken out
+                text = " " * (4096 - len(self.key) // 2) + self.key
+            case "cut":
+                text = "x" * (300 - len(self.key) // 2) + self.key
+            case _:
+                text = f"\x1b]0;{self.key}\x07\x1b[2J"
+        return text.encode()
+
     def _send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(answer).encode()
+        self._send_bytes(status, json.dumps(answer).encode(), headers)
+
+    def _send_bytes(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -119,9 +149,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = path.removeprefix(lie + "/") if lie else path
         match path:
             case "v1/models":
-                return {"data": [{"id": "tiny", "max_model_len": 128}]}
+                return {"data": [{"id": self._name, "max_model_len": 128}]}
             case "get_model_info":
-                return {"model_path": "tiny"}
+                return {"model_path": self._name}
             case "v1/completions" if body.get("prompt_logprobs") is not None:
                 return self._vllm(body, lie)
             case "v1/completions" if body.get("echo"):
@@ -131,6 +161,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "generate":
                 return self._sglang(body)
         raise Fault(404, f"no such path: {path}")
+
+    @property
+    def _name(self) -> str:
+        return f"\x1b[2J{'m' * 90}{self.key}" if self.manner == "leaks" else "tiny"
 
     def _distributions(self, ids: list[int]) -> np.ndarray:
         """Log-probabilities of every token after each prefix: row i predicts token i + 1."""
@@ -147,6 +181,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return {token: float(logprobs_V[token]) for token in dict.fromkeys([*top, taken])}
 
     def _text(self, token: int) -> str:
+        if self.manner == "texts":
+            return f"\x1b[2J{'t' * 90}{self.key}"
         pieces = self.model.tokens.token_bytes
         return pieces[(token + 1) % len(pieces) if self.manner == "other" else token].decode()
 
@@ -164,6 +200,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for taken, logprobs_V in zip(ids[1:], self._distributions(ids), strict=False):
             row = self._row(logprobs_V, body["prompt_logprobs"], taken)
             row = LIES[lie](row) if lie in LIES else row
+            row = row | {taken: f"\x1b[2J{'l' * 90}{self.key}"} if self.manner == "tokens" else row
             rows.append({str(one): {"logprob": value, "rank": 1, "decoded_token": self._text(one)} for one, value in row.items()})
         return self._completion(ids, {"prompt_logprobs": rows[: -1 if lie == "short" else None]})
 
@@ -195,13 +232,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         tops: list[Any] = [None]
         extras: list[Any] = [None]
         for token, logprobs_V in zip(ids[start + 1 :], self._distributions(ids)[start:], strict=False):
-            taken.append([float(logprobs_V[token]), token, self._text(token)])
+            own = [f"\x1b[2J{self.key}"] if self.manner == "tokens" else float(logprobs_V[token])
+            taken.append([own, token, self._text(token)])
             tops.append([[float(logprobs_V[one]), int(one), None] for one in np.argsort(-logprobs_V, kind="stable")[:k]])
             extras.append([[float(logprobs_V[one]), one, None] for one in chosen or []])
         meta: dict[str, Any] = {"prompt_tokens": len(ids), "input_token_logprobs": taken}
         meta |= {"input_top_logprobs": tops} if k else {}
         meta |= {"input_token_ids_logprobs": extras} if chosen else {}
         return {"text": "", "meta_info": meta}
+
+
+@contextlib.contextmanager
+def full() -> Iterator[tuple[str, socket.socket]]:
+    """An address where connections are neither accepted nor refused, and its socket: accept, and they stand."""
+    with contextlib.ExitStack() as opened:
+        server = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # Linux lets one more wait than the backlog says
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", server
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """JSON over HTTP to a model server: retries, bounded concurrency, answers of bounded size.
 
-The key comes from an environment variable, is sent in one header, and is taken out of every text that leaves here.
+The key comes from an environment variable and is sent in one header. What a server says is shown and stored only after
+`Client.scrub`, which takes the key out of it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import http.client
 import os
 import random
+import re
 import socket
 import ssl
 import threading
@@ -41,6 +43,7 @@ class Patience:
     """How long a request is tried. Waits double from `first` to `longest` seconds, each cut by up to half at random."""
 
     timeout: float = 300.0  #: seconds without a byte
+    connect: float = 10.0  #: seconds until a connection stands, for each address of the host
     first: float = 0.5
     longest: float = 30.0
     total: float = 900.0  #: seconds from the first try, after which the last fault is raised
@@ -83,6 +86,7 @@ class Client:
         self.host, self.port, self._base = parts.hostname or "", parts.port, parts.path.rstrip("/")
         self._secure = parts.scheme == "https"
         self._key = key
+        self._key_forms = _forms(key) if key else None
         self._patience = patience or Patience()
         self._pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="served")
         self._stopped = threading.Event()
@@ -102,7 +106,8 @@ class Client:
 
     def calls(self, requests: Sequence[Request], tick: Callable[[int], None] | None = None) -> list[Any]:
         """The answers, in the order of `requests`. Raises the first `ServerError`; `tick` may raise to stop."""
-        futures: list[Future[Any]] = [self._pool.submit(self._persist, request) for request in requests]
+        stopped = self._stopped
+        futures: list[Future[Any]] = [self._pool.submit(self._persist, request, stopped) for request in requests]
         pending = set(futures)
         try:
             while pending:
@@ -117,6 +122,17 @@ class Client:
             self._interrupt()
             raise
         return [future.result() for future in futures]
+
+    def scrub(self, text: str, most: int = 100) -> str:
+        """What the server said, fit for an error, a line or the store: no key, no control characters, `most` characters.
+
+        The key goes before anything is cut, so that no part of it stays.
+        """
+        if self._key_forms is not None:
+            text = self._key_forms.sub("***", text)
+        text = text[: 16 * most]
+        text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+        return text if len(text) <= most else text[:most] + "..."
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -133,19 +149,20 @@ class Client:
                         connection.sock.shutdown(socket.SHUT_RDWR)
         self._stopped = threading.Event()
 
-    def _persist(self, request: Request) -> Any:
-        """One call, tried until it goes well, may not be tried again, or patience is at its end."""
-        stopped, patience = self._stopped, self._patience
+    def _persist(self, request: Request, stopped: threading.Event) -> Any:
+        """One call, tried until it goes well, may not be tried again, patience is at its end, or it is stopped."""
+        patience = self._patience
         started = time.monotonic()
         attempt = 0
         while True:
             try:
-                status, asked, data = self._once(request)
+                status, asked, data = self._once(request, stopped)
             except (OSError, http.client.HTTPException) as error:
                 self._drop()
                 fault, asked, status = _describe(error), 0.0, 0
                 if isinstance(error, ssl.SSLCertVerificationError):
-                    raise ServerError(f"{self.name} shows no certificate that can be trusted: {error.verify_message}.") from None
+                    why = self.scrub(error.verify_message)
+                    raise ServerError(f"{self.name} shows no certificate that can be trusted: {why}.") from None
             else:
                 if status == 200:
                     return self._decode(data)
@@ -164,9 +181,13 @@ class Client:
                 )
             stopped.wait(delay)
 
-    def _once(self, request: Request) -> tuple[int, float, bytes]:
+    def _once(self, request: Request, stopped: threading.Event) -> tuple[int, float, bytes]:
         """Status, seconds that the server asks to wait, and the body. No redirection is followed: the key goes nowhere else."""
         connection = self._connection()
+        if connection.sock is None:
+            self._connect(connection)
+        if stopped.is_set():  # from here on `_interrupt` finds a socket that it can close
+            raise ConnectionAbortedError
         headers = {"Accept": "application/json"}
         body = None
         if request.body is not None:
@@ -191,13 +212,18 @@ class Client:
         found: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
         if found is None:
             if self._secure:
-                found = http.client.HTTPSConnection(self.host, self.port, timeout=self._patience.timeout)
+                found = http.client.HTTPSConnection(self.host, self.port, timeout=self._patience.connect)
             else:
-                found = http.client.HTTPConnection(self.host, self.port, timeout=self._patience.timeout)
+                found = http.client.HTTPConnection(self.host, self.port, timeout=self._patience.connect)
             self._mine.connection = found
             with self._lock:
                 self._open.add(found)
         return found
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        """A server that does not even take connections is given up much sooner than one that thinks."""
+        connection.connect()
+        connection.sock.settimeout(self._patience.timeout)
 
     def _drop(self) -> None:
         """Close this thread's connection; the next call opens another."""
@@ -215,12 +241,14 @@ class Client:
             raise ServerError(f"{self.name} answered with something that is no JSON: {self._quote(data)}") from None
 
     def _quote(self, data: bytes) -> str:
-        """The start of an answer, fit for a sentence: no key, no control characters."""
-        text = data[:4096].decode("utf-8", "replace")
-        if self._key:
-            text = text.replace(self._key, "***")
-        text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
-        return text[:300] or "nothing"
+        """The start of an answer, fit for a sentence."""
+        return self.scrub(data.decode("utf-8", "replace"), 300) or "nothing"
+
+
+def _forms(key: str) -> re.Pattern[str]:
+    """The key as it is and as JSON may write it, inside other JSON as well: any character escaped, in either way."""
+    one = r"(?:\\{{0,7}}{}|\\{{1,7}}u{:04x})"
+    return re.compile("".join(one.format(re.escape(char), ord(char)) for char in key), re.IGNORECASE)
 
 
 def _describe(error: Exception) -> str:

@@ -111,7 +111,7 @@ class ServedTeacher:
             raise StudyError(f"{self._who} gives no most likely tokens beside the taken one, so it cannot be compared with.")
         self._capabilities = Capabilities(
             server=self._client.name,
-            model=model,
+            model=self._client.scrub(model, 200),
             api=type(self._api).__name__.lower(),
             top_k=given,
             whole=given == self.vocab_size,
@@ -192,7 +192,7 @@ class ServedTeacher:
         try:
             return read(found)
         except Unusable as error:
-            raise ServerError(f"{self._who} {error}") from None
+            raise ServerError(f"{self._who} {error.predicate(self._client.scrub)}") from None
 
     def _answer(self, found: Any, ids: Sequence[int], start: int, top_k: int) -> Answer:
         answer: Answer = self._understand(found, lambda one: self._api.answer(one, ids, start, top_k))
@@ -254,8 +254,8 @@ class ServedTeacher:
                 continue
             if ours.strip() != text.strip():
                 raise StudyError(
-                    f"{self._who} has another tokenizer: token {token} is {ours!r} for the student and {text[:60]!r} there; "
-                    "scores per token need the same one."
+                    f"{self._who} has another tokenizer: token {token} is {ours!r} for the student and "
+                    f"'{self._client.scrub(text)}' there; scores per token need the same one."
                 )
             n_compared += 1
         return n_compared

@@ -10,9 +10,11 @@ An answer comes from elsewhere: lengths, ids and numbers are checked, and a faul
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from compute.served.client import Request
 
@@ -23,8 +25,38 @@ _FLOOR = -1e5
 _BYTES_PER_LOGPROB = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something out of an answer, whatever it is: it may be long, and hold control characters and the key."""
+
+    value: Any
+    quote: str = "'"  #: around a text
+
+    def shown(self, scrub: Callable[[str], str]) -> str:
+        """For a sentence."""
+        if self.value is None:
+            return "nothing"
+        if isinstance(self.value, str):
+            return f"{self.quote}{scrub(self.value)}{self.quote}"
+        try:
+            return scrub(msgspec.json.encode(self.value).decode())
+        except (RecursionError, OverflowError):
+            return "something that is too large to show"
+
+
 class Unusable(Exception):
-    """What is wrong with an answer: a predicate, for a sentence that begins with the server."""
+    """What is wrong with an answer: a predicate, for a sentence that begins with the server.
+
+    Its parts are words of ours and what the server `Told`.
+    """
+
+    def __init__(self, *parts: str | Told) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def predicate(self, scrub: Callable[[str], str]) -> str:
+        """The words; `scrub` makes them of what the server told."""
+        return "".join(part if isinstance(part, str) else part.shown(scrub) for part in self._parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +126,9 @@ class Completions:
             if one.get("id") == self._model:
                 window = one.get("max_model_len")
                 return self._model, window if isinstance(window, int) and window > 0 else None
-        names = ", ".join(sorted(str(one.get("id")) for one in served)[:8])
-        raise Unusable(f"serves no model `{self._model}`, but {names or 'none that it names'}; correct `served_model`.")
+        names = sorted(name for one in served if isinstance(name := one.get("id"), str))[:8]
+        others = [part for name in names for part in (", ", Told(name, ""))][1:] or ["none that it names"]
+        raise Unusable(f"serves no model `{self._model}`, but ", *others, "; correct `served_model`.")
 
     def _body(self, ids: Sequence[int], **more: Any) -> dict[str, Any]:
         return {"model": self._model, "prompt": list(ids), "temperature": 1.0, "top_p": 1.0, "n": 1, "stream": False, **more}
@@ -160,7 +193,8 @@ class OpenAI(Completions):
         for at in range(start, len(ids)):
             same = self._id(words[at]) if isinstance(words[at], str) else None
             if same is not None and same != ids[at]:
-                raise Unusable(f"has another tokenizer: token {ids[at]} comes back as {words[at][:60]!r}, the student's {same}.")
+                back = Told(words[at])
+                raise Unusable(f"has another tokenizer: token {ids[at]} comes back as ", back, f", the student's {same}.")
             entries = [(self._id(name), _logprob(value)) for name, value in _dict(tops[at], "top_logprobs").items()]
             entries.sort(key=lambda entry: -entry[1])
             own = _logprob(taken[at])
@@ -207,7 +241,7 @@ class Sglang:
         if not isinstance(name, str):
             raise Unusable("does not say which model it serves; is it SGLang, and `url` without /v1?")
         if self._model and name != self._model:
-            raise Unusable(f"serves the model `{name[:200]}`, not `{self._model}`; correct `served_model`.")
+            raise Unusable("serves the model ", Told(name, "`"), f", not `{self._model}`; correct `served_model`.")
         return name, None
 
     def read(self, ids: Sequence[int], start: int, k: int, chosen: Sequence[int] = ()) -> Request:
@@ -279,7 +313,7 @@ def _same_length(found: Any, ids: Sequence[int]) -> None:
 
 def _count(read: Any, ids: Sequence[int]) -> None:
     if isinstance(read, int) and read != len(ids):
-        raise Unusable(f"read {read} tokens where {len(ids)} were sent: it adds or drops some.")
+        raise Unusable("read ", Told(read), f" tokens where {len(ids)} were sent: it adds or drops some.")
 
 
 def _row(taken: int, logprobs: dict[int, float], k: int) -> Row:
@@ -315,9 +349,9 @@ def _triple(value: Any) -> tuple[float, int, str | None]:
 
 def _logprob(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unusable(f"gave {_shown(value)} for a log-probability.")
+        raise Unusable("gave ", Told(value), " for a log-probability.")
     if not _FLOOR <= value <= _SLACK:
-        raise Unusable(f"gave {_shown(value)} for a log-probability.")
+        raise Unusable("gave ", Told(value), " for a log-probability.")
     return min(float(value), 0.0)
 
 
@@ -325,13 +359,13 @@ def _token_id(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise Unusable(f"gave {_shown(value)} for a token.")
+        raise Unusable("gave ", Told(value), " for a token.")
     return value
 
 
 def _list(value: Any, name: str, *lengths: int) -> list[Any]:
     if not isinstance(value, list):
-        raise Unusable(f"gave {_shown(value)} for {name}, where a list belongs.")
+        raise Unusable("gave ", Told(value), f" for {name}, where a list belongs.")
     if lengths and len(value) not in lengths:
         raise Unusable(f"gave {len(value)} entries of {name} where {lengths[0]} belong.")
     return value
@@ -339,10 +373,5 @@ def _list(value: Any, name: str, *lengths: int) -> list[Any]:
 
 def _dict(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Unusable(f"gave {_shown(value)} for {name}, where an object belongs.")
+        raise Unusable("gave ", Told(value), f" for {name}, where an object belongs.")
     return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return "nothing" if value is None else text if len(text) <= 60 else text[:60] + "..."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -21,7 +23,7 @@ from compute.served.teacher import ServedTeacher, make_api
 from compute.study import Chat
 from store.schema import ABSENT_TOKEN, DIVERGENCES
 from tests.conftest import CHAIN_SUMS
-from tests.served_teacher import running
+from tests.served_teacher import full, running
 
 TOP_K = 8
 HASTE = Patience(timeout=20.0, first=0.02, longest=0.1, total=3.0)
@@ -277,6 +279,76 @@ def test_the_key_opens_the_door_and_stays_secret(served, prompt, response, monke
     with pytest.raises(StudyError, match="cannot be a key") as caught:
         read_key("TEST_SERVED_KEY", "Teacher T")
     assert "same" not in str(caught.value)
+
+
+#: Every character of it has another form in some JSON.
+TRICKY = 'op/"xyzzy\\q'
+
+
+def clean(text):
+    """Whether neither the key nor a piece of it, nor a control, is in a text."""
+    pieces = {TRICKY[at : at + 3] for at in range(len(TRICKY) - 2)}
+    return text.isprintable() and not [piece for piece in pieces if piece in text]
+
+
+@pytest.mark.parametrize("how", ["raw", "json", "unicode", "twice", "far", "cut"])
+def test_a_refusal_that_holds_the_key_is_shown_without_it(served, how, prompt, response):
+    with pytest.raises(ServerError, match="answered 403: ") as caught:
+        examined(served(f"refuses/{how}", secret=TRICKY), prompt, response)
+    told = str(caught.value)
+    assert clean(told), told
+    assert "u00" not in told
+    assert "***" in told or how == "cut"
+
+
+@pytest.mark.parametrize(
+    ("manner", "kind"),
+    [*((manner, kind) for manner in ("leaks", "texts") for kind in KINDS), ("tokens", "vllm"), ("tokens", "sglang")],
+)
+def test_an_answer_that_holds_the_key_is_shown_without_it(served, manner, kind, prompt, response):
+    with pytest.raises(ComputeError) as caught:
+        examined(served(manner, kind, secret=TRICKY), prompt, response)
+    told = str(caught.value)
+    assert clean(told), told
+    assert "***" in told
+
+
+def test_what_is_kept_of_a_server_holds_neither_key_nor_controls(address, student, prompt, response):
+    client = Client(f"{address}/leaks", key=TRICKY, patience=HASTE)
+    pieces = student.tokens.token_bytes
+    teacher = examined(ServedTeacher("T", client, make_api("sglang", "", pieces), pieces, tolerance=1e-3), prompt, response)
+    client.close()
+    assert teacher.capabilities.model == f"[2J{'m' * 90}***"
+    assert clean(teacher.capabilities.sentence("T"))
+
+
+def served_threads():
+    return [one for one in threading.enumerate() if one.name.startswith("served")]
+
+
+def test_a_stop_while_it_connects_ends_the_calls_even_where_the_connection_comes_to_stand_later():
+    def stop(n):
+        raise Interrupted("stopped by a test")
+
+    def ended(seconds):
+        end = time.monotonic() + seconds
+        while served_threads() and time.monotonic() < end:
+            served_threads()[0].join(0.1)
+        return not served_threads()
+
+    assert ended(10.0)
+    for accepts in (False, True):
+        with full() as (address, server):
+            client = Client(address, patience=Patience(timeout=300.0, connect=5.0))
+            with pytest.raises(Interrupted):
+                client.calls([make_api("vllm", "tiny", ()).models()], tick=stop)
+            client.close()
+            assert len(served_threads()) == 1
+            server.settimeout(10.0)
+            accepted = [server.accept() for _ in range(2)] if accepts else []
+            assert ended(20.0)
+            for connection, _ in accepted:
+                connection.close()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,23 @@ def test_the_key_is_nowhere_in_what_the_run_leaves(found):
     assert json.loads((path / "zarr.json").read_bytes())["attributes"]["provenance"]["served"]["five"]["top_k"] == 5
 
 
+def test_what_a_server_calls_itself_reaches_no_line_and_no_store_with_key_or_controls(tmp_path):
+    with running(CHAIN_SUMS / "teacher") as address:
+        study = study_with(tmp_path, address, limit=1)
+        study.write_text(study.read_text().replace(f"{address}/key", f"{address}/leaks"))
+        words = ("compute", study, "-o", tmp_path / "s.zarr", "--log-file", tmp_path / "log")
+        done = run_opd(*words, env={**os.environ, "SERVED_STUDY_KEY": "sesame"})
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log").read_text()
+    assert f"Teacher whole: [2J{'m' * 90}*** at 127.0.0.1" in log
+    files = [file.read_bytes() for file in (tmp_path / "s.zarr").rglob("zarr.json")]
+    assert any(b"m***" in data for data in files)
+    for text in (done.stdout, done.stderr, log, *(data.decode() for data in files)):
+        assert "sesame" not in text
+        assert "\x1b" not in text
+        assert "u001b" not in text
+
+
 def test_nodes_agree_with_the_teacher_run_here(store):
     nodes, _ = store.study_nodes(whole=True)
     here, five, whole = (nodes.teachers.index(name) for name in ("teacher", "five", "whole"))
