@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from compute.errors import ComputeError, StudyError
-from compute.study import Task
-from compute.tasks import GRADERS, Question, grader_digest, load_questions, make_grader
+from compute.study import Task, load
+from compute.tasks import GRADERS, NO_ANSWER, RIGHT, Question, grader_digest, load_questions, make_grader
 
 
 #: The library keeps what it read under the home folder; tests leave no trace there.
@@ -236,3 +236,134 @@ def test_the_file_of_a_grader_is_in_the_studys_hash(tmp_path):
     (tmp_path / "mine.py").write_text("def grade(*_): return 0\n")
     assert first != grader_digest(task, tmp_path)
     assert grader_digest(Task(questions="q", grader="number"), tmp_path) == ""
+
+
+SMOLLM2 = Path(__file__).parents[2] / "examples" / "smollm2"
+
+# Rows written for this test in the form of public benchmarks: their fields, types, order and oddities, none of their sentences.
+BOOLQ = [
+    {
+        "id": "boolq-1",
+        "question": "is the harbour of lunde open in winter",
+        "passage": "LUNDE HARBOUR Lunde is a port in the north ( pop. 812 ) . { Its harbour } is free of ice all year .",
+        "answer": "true",
+    },
+    {
+        "id": "boolq-2",
+        "question": "can a kite of paper fly in the rain",
+        "passage": "Wet paper tears , so that kites of paper `` stay at home '' .",
+        "answer": "false",
+    },
+]
+MMLU = [
+    {
+        "id": "mmlu-toy_optics-0",
+        "subject": "toy_optics",
+        "question": "A mirror is turned by 10 degrees.\nA reflected ray then turns by",
+        "choices": ["5 degrees", "10 degrees", "20 degrees", "40 degrees \x80\x94 at most"],
+        "answer": "2",
+    },
+    {"id": "mmlu-toy_sums-3", "subject": "toy_sums", "question": "{2} + 1 =", "choices": ["0", "1", "2", "3"], "answer": "3"},
+]
+BROKEN = {
+    "id": "mmlu-toy_sums-0",
+    "subject": "toy_sums",
+    "question": "question",
+    "choices": ["choice0", "choice1", "choice2", "choice3"],
+    "answer": "answer",
+}
+GSM8K = [
+    {
+        "id": identity,
+        "question": f"Ada buys {n} pens at $60 each. How many dollars does she pay?",
+        "answer": str(60 * n),
+        "solution": f"One pen is $60.\n{n} pens are {n} * $60 = ${60 * n}.",
+    }
+    for n, identity in enumerate(load(SMOLLM2 / "gsm8k.toml").task.only, 15)
+]
+AIME = [
+    {
+        "id": "aime2025-1",
+        "question": "Let $S=\\{1,2,\\dots,9\\}$. The share of odd ones in $S$ is $\\tfrac{m}{n}$ in lowest terms.\nFind $m+n$.",
+        "answer": "14",
+    },
+    {"id": "aime2025-2", "question": "Find the least $k$ with $2^{k}>1000$.", "answer": "10"},
+]
+
+
+@pytest.mark.parametrize(
+    ("study", "rows", "asked", "right", "wrong", "unparsable"),
+    [
+        (
+            "boolq",
+            BOOLQ,
+            "Passage: LUNDE HARBOUR Lunde is a port in the north ( pop. 812 ) . { Its harbour } is free of ice all year .\n"
+            "Question: is the harbour of lunde open in winter?\n{context}Evidence:",
+            (" Its harbour is free of ice all year . So yes.", " Wet paper tears , so no kite flies. So no."),
+            (" It is a port in the north. So no.", " Wet paper tears. No doubt. So yes."),
+            (" Its harbour is free of ice, yes, all year .", " Wet paper tears: so it is not true."),
+        ),
+        (
+            "mmlu",
+            MMLU,
+            "Question: A mirror is turned by 10 degrees.\nA reflected ray then turns by\n"
+            "A. 5 degrees\nB. 10 degrees\nC. 20 degrees\nD. 40 degrees \x80\x94 at most\n{context}Reason:",
+            (" A ray turns twice as far as a mirror. Answer: C", " 2 + 1 = 3. Answer: (D)."),
+            (" A ray turns as far as its mirror. Answer: B", " 2 + 1 = 3. Answer: C"),
+            (" A ray turns twice as far as a mirror.", " 2 + 1 is a sum. Answer: some number"),
+        ),
+        (
+            "gsm8k",
+            GSM8K,
+            "Question: Ada buys 15 pens at $60 each. How many dollars does she pay?\n{context}Solution:",
+            (" 15 * 60 = 900. Answer: 900", *(f" Answer: ${60 * n:,}." for n in range(16, 31))),
+            (" 15 * 60 = 900. Answer: 90", *(f" Answer: {60 * n + 1:,}" for n in range(16, 31))),
+            (" 15 * 60 = 900.", *(" Answer: many" for n in range(16, 31))),
+        ),
+        (
+            "aime",
+            AIME,
+            "Let $S=\\{1,2,\\dots,9\\}$. The share of odd ones in $S$ is $\\tfrac{m}{n}$ in lowest terms.\nFind $m+n$.\n\n"
+            "Think step by step, and give the answer, an integer from 0 to 999, as \\boxed{...}.",
+            ("It is $\\tfrac{5}{9}$, so $m+n=\\boxed{14}$.", "$2^9 = 512$. Not \\boxed{9}, but \\boxed{010}."),
+            ("It is $\\boxed{\\tfrac{5}{9}}$, \\boxed{5}.", "$2^{10} = 1024$, so \\boxed{1024}."),
+            ("It is $\\tfrac{5}{9}$, so $m+n=14$.", "\\boxed{}"),
+        ),
+    ],
+)
+def test_the_example_studies_read_and_grade_rows_of_their_benchmarks(tmp_path, study, rows, asked, right, wrong, unparsable):
+    """In each, the first response is to the first question. A response without the form that the study asks for has no answer."""
+    loaded = load(SMOLLM2 / f"{study}.toml")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    task = msgspec.structs.replace(loaded.task, questions=str(tmp_path / "rows.jsonl"))
+    questions = load_questions(task, SMOLLM2, loaded.study.seed)
+    assert [(one.id, one.answer) for one in questions] == [(row["id"], row["answer"]) for row in rows]
+    assert questions[0].prompt.endswith(asked)
+    grade = make_grader(task, SMOLLM2, loaded.study.seed)
+    for one, good, bad, neither in zip(questions, right, wrong, unparsable, strict=True):
+        assert (grade(one, good).correct, grade(one, good).feedback) == (True, RIGHT), good
+        assert not grade(one, bad).correct and grade(one, bad).feedback != NO_ANSWER, bad
+        assert (grade(one, neither).correct, grade(one, neither).feedback) == (False, NO_ANSWER), neither
+
+
+def test_a_broken_row_of_multiple_choice_is_left_out_as_its_study_says(tmp_path):
+    """The study has `leave_out` as a comment: without it such a row is refused, with the line that helps."""
+    loaded = load(SMOLLM2 / "mmlu.toml")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*MMLU, BROKEN]))
+    task = msgspec.structs.replace(loaded.task, questions=str(tmp_path / "rows.jsonl"))
+    with pytest.raises(StudyError, match=r'line 3: .*\["mmlu-toy_sums-0"\]'):
+        load_questions(task, SMOLLM2, 0)
+    kept = load_questions(msgspec.structs.replace(task, leave_out=("mmlu-toy_sums-0",)), SMOLLM2, 0)
+    assert [one.id for one in kept] == ["mmlu-toy_optics-0", "mmlu-toy_sums-3"]
+
+
+def test_easy_sums_are_picked_by_name_from_the_whole_file(tmp_path):
+    """Rows that the study does not name are not asked, and one that it names and that is missing is said."""
+    loaded = load(SMOLLM2 / "gsm8k.toml")
+    other = {**GSM8K[0], "id": "gsm8k-0"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [other, *reversed(GSM8K)]))
+    task = msgspec.structs.replace(loaded.task, questions=str(tmp_path / "rows.jsonl"))
+    assert [one.id for one in load_questions(task, SMOLLM2, 0)] == [row["id"] for row in reversed(GSM8K)]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(other) + "\n")
+    with pytest.raises(StudyError, match=rf"`task.only` names `{GSM8K[0]['id']}`"):
+        load_questions(task, SMOLLM2, 0)
