@@ -34,4 +34,7 @@ def run_team(
         workers = crew.n_workers
     else:
         crew = LocalCrew(Job(prepare, out, workers))
-    return oversee(crew, workers, study, out, reporter, limit=limit, shard=shard)
+    try:
+        return oversee(crew, workers, study, out, reporter, limit=limit, shard=shard)
+    finally:
+        crew.stop(0.0)  # also where it was refused before it began

@@ -36,17 +36,18 @@ def _look_after(parent: int) -> None:
 
 
 def guard(pipe: Connection, root: int) -> None:
-    """Wait in a process of its own until the pipe ends; then kill all that process `root` started and that still lives.
+    """Wait in a process of its own until the pipe ends; then kill what `root` started after this process and still lives.
 
-    For children that are not ours to change: some of Ray's take a minute to notice that theirs is a lost cause. Does
-    nothing where there is no /proc.
+    For children that are not ours to change: some of Ray's take a minute to notice that theirs is a lost cause. What
+    `root` started before, such as other children of a notebook, is left alone. Does nothing where there is no /proc.
     """
     for number in SIGNALS:  # whoever stops the run stops `root`, and that ends the pipe
         signal.signal(number, signal.SIG_IGN)
     known: dict[int, int] = {}
     with suppress(OSError, EOFError):
+        _, begun = _stat(os.getpid())
         while not pipe.poll(_LOOK_EVERY_S):
-            known |= descendants(root)
+            known |= {process: born for process, born in descendants(root).items() if born >= begun}
     known.pop(os.getpid(), None)
     for process, born in known.items():
         with suppress(OSError):

@@ -128,6 +128,8 @@ def compute(
         raise typer.BadParameter("Ask for --preview or --plan, not both.")
     if json and not plan:
         raise typer.BadParameter("--json goes with --plan.")
+    if (preview or plan) and (workers or shard or ray):
+        raise typer.BadParameter("--workers, --shard and --ray go with computing, not with --plan or --preview.")
     if engine not in ("", "transformers", "vllm"):
         raise typer.BadParameter(f"{engine!r} is no engine; there are transformers and vllm.")
     if preview:
@@ -272,6 +274,7 @@ def _compute(
     from compute.errors import Interrupted
     from compute.locks import WHOLE, parse_shard
     from compute.progress import Reporter
+    from compute.stopping import signals_at_once
 
     try:
         share = parse_shard(shard) if shard else WHOLE
@@ -279,18 +282,19 @@ def _compute(
         raise typer.BadParameter(str(error)) from None
     reporter = Reporter(0, log=log_file, metrics=metrics)
     try:
-        if workers > 1 or ray:
-            _require_compute()
-            from compute.runner import prepare
-            from compute.team import run_team
+        with signals_at_once():
+            if workers > 1 or ray:
+                _require_compute()
+                from compute.runner import prepare
+                from compute.team import run_team
 
-            make = partial(prepare, study.resolve(), device=device, engine=engine)
-            outcome = run_team(make, study, out, reporter, workers=workers, ray=ray, device=device, limit=limit, shard=share)
-        else:
-            setup = _prepare(study, device, reporter, engine)
-            from compute.runner import run
+                make = partial(prepare, study.resolve(), device=device, engine=engine)
+                outcome = run_team(make, study, out, reporter, workers=workers, ray=ray, device=device, limit=limit, shard=share)
+            else:
+                setup = _prepare(study, device, reporter, engine)
+                from compute.runner import run
 
-            outcome = run(setup, out, reporter, limit=limit, shard=share)
+                outcome = run(setup, out, reporter, limit=limit, shard=share)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
     print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
