@@ -13,11 +13,12 @@ from opd_tui.text import Safe
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean with its 95 % interval, and apart for correct and incorrect rollouts."""
+    """Mean alignment with its 95 % interval, the mean gain of the same nodes, and alignment apart by outcome."""
 
     mean: float
     low: float
     high: float
+    gain: float
     correct: float
     incorrect: float
 

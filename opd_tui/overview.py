@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.scores import Scores, score
-from compute.statistics import Interval
-from compute.summary import summarise
+from compute.summary import SummaryRow, summarise
 from opd_tui.facts import Mean, Score
 from store.node_tables import take_nodes
 from store.tables import Nodes, Paths
 
 NOTHING = Score(nan, nan, 0)
-NO_MEAN = Mean(nan, nan, nan, nan, nan)
+NO_MEAN = Mean(nan, nan, nan, nan, nan, nan)
 
 Array = NDArray[np.floating[Any]]
 
@@ -111,15 +110,17 @@ def _blocks(nodes: Nodes) -> Iterator[Nodes]:
 
 
 def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, int], Mean]:
-    """Mean alignment over questions by teacher and objective, with its interval, and apart by outcome."""
-    found: dict[tuple[int, int], dict[str, Interval]] = {}
+    """Mean alignment over questions by teacher and objective, with its interval, the mean gain, and apart by outcome."""
+    found: dict[tuple[int, int], dict[str, SummaryRow]] = {}
     for row in summarise(nodes, paths, scores, null_teachers=nodes.teachers).rows:
         key = nodes.teachers.index(row.teacher), nodes.objectives.index(row.objective)
-        found.setdefault(key, {})[row.outcome] = row.alignment
-    return {
-        key: Mean(by["all"].mean, by["all"].low, by["all"].high, by["correct"].mean, by["incorrect"].mean)
-        for key, by in found.items()
-    }
+        found.setdefault(key, {})[row.outcome] = row
+    return {key: _mean(by["all"], by["correct"], by["incorrect"]) for key, by in found.items()}
+
+
+def _mean(both: SummaryRow, correct: SummaryRow, incorrect: SummaryRow) -> Mean:
+    overall = both.alignment
+    return Mean(overall.mean, overall.low, overall.high, both.gain.mean, correct.alignment.mean, incorrect.alignment.mean)
 
 
 def no_overview(n_nodes: int) -> Overview:

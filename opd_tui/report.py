@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -15,42 +15,69 @@ import store
 from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.objectives import parse
 from compute.statistics import Interval
-from opd_tui.text import safe
+from opd_tui.text import cells, safe
 from store.errors import StoreError
 
 SCHEMA = "opd-tui/report/1"
 
 
+#: From this width on a terminal shows the columns that are `broad`.
+BROAD = 120
+#: A teacher's name has this much room even where numbers then have too little.
+LEAST_NAME = 6
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One interval of a finding's rows, as it is shown."""
+    """One interval of a finding's rows, as it is shown; or one p-value."""
 
     key: str
     title: str
     scale: float = 1.0
     digits: int = 3
     alone: bool = False  #: without its interval
+    signed: bool = True
+    broad: bool = False  #: for broad terminals only
 
 
 _ALIGNMENT, _GAIN = Column("alignment", "alignment"), Column("gain", "gain x 1000", 1000.0, 1)
-#: What fits a terminal of 80 columns; the JSON has the rest.
+_P_ALIGNMENT, _P_GAIN = Column("p_alignment", "p", broad=True), Column("p_gain", "p", broad=True)
+#: What fits a terminal of 80 columns, or a broad one; the JSON has the rest.
 _COLUMNS: dict[str, tuple[Column, ...]] = {
-    "teacher_ranking": (_GAIN, _ALIGNMENT, Column("share_positive", "positive", digits=2, alone=True)),
+    "teacher_ranking": (
+        _GAIN,
+        replace(_P_GAIN, broad=False),
+        _ALIGNMENT,
+        Column("pooled", "pooled", broad=True),
+        Column("sr_weighted", "SR-weighted", digits=2, alone=True, broad=True),
+        Column("share_positive", "positive", digits=2, alone=True, signed=False, broad=True),
+    ),
     "correct_incorrect": (
         Column("alignment_difference", "alignment"),
+        _P_ALIGNMENT,
         Column("gain_difference", "gain x 1000", 1000.0, 1),
+        _P_GAIN,
     ),
-    "within_path_correlation": (Column("alignment", "rho of alignment", digits=2), Column("gain", "rho of gain", digits=2)),
-    "two_children": (Column("share", "share", digits=2), _ALIGNMENT, _GAIN),
-    "spread": (Column("mean", "mean"), Column("std", "standard deviation")),
+    "within_path_correlation": (
+        Column("alignment", "rho of alignment", digits=2),
+        _P_ALIGNMENT,
+        Column("gain", "rho of gain", digits=2),
+        _P_GAIN,
+    ),
+    "two_children": (Column("share", "share", digits=2, signed=False), _ALIGNMENT, _GAIN),
+    "spread": (
+        Column("mean", "mean alignment", digits=2),
+        _GAIN,
+        Column("std", "standard deviation", digits=2, signed=False),
+    ),
     "selection_gain": (
         Column("gain_split", "gain x 1000, split", 1000.0, 1),
         Column("gain_unsplit", "unsplit", 1000.0, 1),
     ),
     "counting": (
-        Column("gap_mass", "gap mass"),
-        Column("effective_n_on_path", "n on paths", digits=0),
-        Column("effective_n_off_path", "n off paths", digits=0),
+        Column("gap_mass", "gap mass", signed=False),
+        Column("effective_n_on_path", "n on paths", digits=0, signed=False),
+        Column("effective_n_off_path", "n off paths", digits=0, signed=False),
     ),
 }
 _DEFAULT = (_ALIGNMENT, _GAIN)
@@ -73,12 +100,14 @@ def print_report(path: str, *, objectives: Sequence[str] = (), as_json: bool = F
         return
     console = Console()
     for finding in found:
-        console.print(Text(finding.title, "bold"))
+        rest_on = {_n_questions(row) for row in finding.rows}
+        shared = f"  n = {rest_on.pop()}" if len(rest_on) == 1 else ""
+        console.print(Text.assemble((finding.title, "bold"), (shared, "dim")))
         for objective in dict.fromkeys(row.objective for row in finding.rows):
             rows = [row for row in finding.rows if row.objective == objective]
             if objective and len(names) > 1:
                 console.print(Text(f"objective {safe(objective)}"))
-            console.print(_table(finding, rows))
+            console.print(table(finding, rows, counted=not shared, width=console.width))
             for flag, of in _flags(rows).items():
                 console.print(Text(f"! {'; '.join(of)}: {flag}", "yellow"))
         console.print()
@@ -86,9 +115,11 @@ def print_report(path: str, *, objectives: Sequence[str] = (), as_json: bool = F
 
 
 _LEGEND = (
-    "95 % intervals over questions, none below six. Believe gain before alignment: noise moves the mean cosine, and not the "
-    "mean gain. Nulls are dim; a teacher's own worth is what it earns beyond them. Alignment is a local diagnostic of next-token "
-    "logits, and no forecast of training. --json has every number."
+    "95 % intervals over n questions, none below six. Believe gain before alignment: noise moves the mean cosine, and not the "
+    "mean gain. p is the sign-flip test of the number before it. Nulls are dim; a teacher's own worth is what it earns beyond "
+    "them. The interval of a null misses zero in one of twenty by chance; that of a temperature may miss it because sharpening "
+    "alone earns something. Alignment is a local diagnostic of next-token logits, and no forecast of training. --json has every "
+    "number, and from 120 columns on more of them are shown."
 )
 
 
@@ -101,32 +132,56 @@ def _flags(rows: Sequence[FindingRow]) -> dict[str, list[str]]:
     return found
 
 
-def _table(finding: Finding, rows: Sequence[FindingRow]) -> Table:
-    columns = [one for one in _COLUMNS.get(finding.name, _DEFAULT) if any(one.key in row.intervals for row in rows)]
-    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
+def _n_questions(row: FindingRow) -> int:
+    """How many questions the row's first interval rests on."""
+    return next((interval.n for interval in row.intervals.values()), 0)
+
+
+def table(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width: int) -> Table:
+    """The rows, with their numbers of questions where they are `counted`. Teachers' names get the room that numbers leave."""
+    columns = [
+        one
+        for one in _COLUMNS.get(finding.name, _DEFAULT)
+        if (width >= BROAD or not one.broad) and any(one.key in row.intervals or one.key in row.numbers for row in rows)
+    ]
     named = any(row.teacher for row in rows)
     grouped = any(row.group and row.group != FLIPPED for row in rows)
+    titles = [*([""] if grouped else []), *(column.title for column in columns), *(["n"] if counted else [])]
+    lines = [
+        [
+            *([safe(row.group)] if grouped else []),
+            *(_cell(row, column) for column in columns),
+            *([str(_n_questions(row))] if counted else []),
+        ]
+        for row in rows
+    ]
+    taken = sum(max(map(cells, column)) + 1 for column in zip(titles, *lines, strict=True))
+    table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     if named:
-        table.add_column("teacher", no_wrap=True, overflow="ellipsis", max_width=14 if grouped else 20)
-    if grouped:
-        table.add_column("", no_wrap=True, overflow="ellipsis")
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for row in rows:
-        names = [Text(safe(f"flipped {row.teacher}" if row.group == FLIPPED else row.teacher))] if named else []
-        names += [Text(safe(row.group))] if grouped else []
-        table.add_row(*names, *(_cell(row, column) for column in columns), style="dim" if row.null else "")
+        room = max(min(14 if grouped else 20, width - taken), LEAST_NAME)
+        table.add_column("teacher", no_wrap=True, overflow="ellipsis", max_width=room)
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="left" if grouped and place == 0 else "right", no_wrap=True, overflow="ellipsis")
+    for row, line in zip(rows, lines, strict=True):
+        name = [safe(f"flipped {row.teacher}" if row.group == FLIPPED else row.teacher)] if named else []
+        table.add_row(*map(Text, [*name, *line]), style="dim" if row.null else "")
     return table
 
 
-def _cell(row: FindingRow, column: Column) -> Text:
+def _cell(row: FindingRow, column: Column) -> str:
     value = row.intervals.get(column.key)
-    return Text(_interval(value, column) if value is not None else "")
+    if value is None:
+        return _p_value(row.numbers[column.key]) if column.key in row.numbers else ""
+    return _interval(value, column)
+
+
+def _p_value(p: float) -> str:
+    return "-" if math.isnan(p) else "<.001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
 
 def _interval(value: Interval, column: Column) -> str:
     if math.isnan(value.mean):
         return "-"
-    sign = "" if column.digits == 0 else "+"
+    sign = "+" if column.signed else ""
     mean, low, high = (f"{column.scale * one:{sign}.{column.digits}f}" for one in (value.mean, value.low, value.high))
     return mean if column.alone or math.isnan(value.low) else f"{mean} [{low}, {high}]"

@@ -159,21 +159,29 @@ def _cosine_only(correct_CQ: Array, incorrect_CQ: Array, p_alignment: float, p_g
 
 
 def spread(evidence: Evidence) -> Finding:
-    """How far single scores spread: the standard deviation of alignment over decision points, and between questions."""
+    """How far single scores spread: the standard deviation of alignment over decision points, and between questions.
+
+    The mean gain of the same nodes stands beside the mean.
+    """
     averages = evidence.averages
     rows = []
     for one in scored(evidence):
         shared_Q = comparable(averages, one.alignment_MP)
         for m, teacher in enumerate(evidence.scores.teachers):
             alignment_P = one.alignment_MP[m]
-            mean_CQ = averages.question_means(np.stack([alignment_P, alignment_P**2]))[:, shared_Q]
+            gain_P = np.where(np.isfinite(alignment_P), one.gain_MP[m], np.nan)
+            mean_CQ = averages.question_means(np.stack([alignment_P, alignment_P**2, gain_P]))[:, shared_Q]
             between = float(np.std(mean_CQ[0], ddof=1)) if mean_CQ.shape[1] > 1 else float("nan")
             rows.append(
                 FindingRow(
                     teacher=teacher,
                     objective=one.objective,
                     null=teacher in evidence.null_teachers,
-                    intervals={"mean": t_interval(mean_CQ[0]), "std": jackknife_t(mean_CQ.T, _std)},
+                    intervals={
+                        "mean": t_interval(mean_CQ[0]),
+                        "gain": t_interval(mean_CQ[2]),
+                        "std": jackknife_t(mean_CQ[:2].T, _std),
+                    },
                     numbers={"std_between_questions": between, "n_questions": int(shared_Q.sum())},
                 )
             )

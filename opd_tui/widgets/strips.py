@@ -245,12 +245,14 @@ class TeacherStrip(Panel, can_focus=True):
     def _means(self, mean: Mean | None, broad: bool, null: bool) -> list[Segment]:
         dim = ink(self.palette.ink.dim)
         nan = float("nan")
-        overall, low, high = (mean.mean, mean.low, mean.high) if mean else (nan, nan, nan)
+        overall, low, high, gain = (mean.mean, mean.low, mean.high, mean.gain) if mean else (nan, nan, nan, nan)
         correct, incorrect = (mean.correct, mean.incorrect) if mean else (nan, nan)
         spans = [span("mean ", dim), rjust(signed(overall), 4, ink(self.palette.sign(overall), bold=True))]
         if broad:
             spans.append(ljust(" " + signed_interval(low, high), 13, dim))
-        for name, value in (("correct" if broad else "✓", correct), ("incorrect" if broad else "✗", incorrect)):
+        spans += [span(" gain ", dim), rjust(signed(gain, 3), 5, ink(self.palette.sign(gain)))]
+        words = self.scrollable_size.width >= 130
+        for name, value in (("correct" if words else "✓", correct), ("incorrect" if words else "✗", incorrect)):
             spans += [span(f" {name} ", dim), rjust(signed(value), 4, ink(self.palette.sign(value)))]
         return [*spans, span(" null" if null else "     ", dim)]
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import NARROW, browsing, picture
 
 import store
 from compute.scores import score
 from compute.summary import summarise
 from opd_tui import overview as subject
 from opd_tui.facts import Score
+from opd_tui.numbers import signed
 from opd_tui.reading import Library
 
 
@@ -41,6 +43,16 @@ def test_questions_rollouts_and_teachers_have_their_means(calm_store: Path) -> N
         row for row in rows if (row.teacher, row.objective, row.outcome) == (nodes.teachers[1], nodes.objectives[0], "all")
     )
     assert found.mean(1, 0).mean == pytest.approx(row.alignment.mean)
+    assert found.mean(1, 0).gain == pytest.approx(row.gain.mean)
+
+
+async def test_a_teachers_mean_gain_stands_beside_its_mean_alignment_in_80_columns(calm_store: Path) -> None:
+    async with browsing(calm_store, NARROW) as (pilot, screen):
+        assert screen.session.overview is not None
+        mean = screen.session.overview.mean(0, 0)
+        lines = [line for line in picture(pilot).splitlines() if "mean " in line and " gain " in line]
+        assert f"mean {signed(mean.mean):>4} gain {signed(mean.gain, 3):>5} ✓ {signed(mean.correct):>4}" in lines[0]
+        assert max(map(len, lines)) <= NARROW[0]
 
 
 def test_what_was_not_scored_has_no_numbers(calm_store: Path) -> None:
