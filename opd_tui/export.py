@@ -158,8 +158,14 @@ def _write(found: Iterator[Row], format: Format, objectives: tuple[str, ...], fi
     return n
 
 
+#: What a decision point has under every objective. `alignment_low` to `alignment_high` is the central 95 % of what the node's
+#: counts leave possible; it and `p_positive` are nothing where `p_positive_calibrated` is false: the study then has too few
+#: scores to say how sure one is, or the update follows the completions that judge it.
+PER_OBJECTIVE = ("alignment", "alignment_low", "alignment_high", "gain", "gain_se", "p_positive", "p_positive_calibrated")
+
+
 def _columns(objectives: tuple[str, ...]) -> list[str]:
-    per_objective = [f"{name}.{objective}" for name in ("alignment", "gain", "gain_se", "p_positive") for objective in objectives]
+    per_objective = [f"{name}.{objective}" for name in PER_OBJECTIVE for objective in objectives]
     return [
         *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
         *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),
@@ -216,17 +222,21 @@ def _rollout_rows(opened: Store, rollout: Rollout, scored: _Scored, positions: t
 
 
 def _node_columns(opened: Store, scored: _Scored, node: int, m: int) -> Row:
-    """What a decision point adds to a row. P(Align > 0) is left out where the study says too little to calibrate it."""
+    """What a decision point adds to a row."""
     nodes, scores, sure = scored.nodes, scored.scores, scored.sure
     assert sure is not None
-    per_objective = {
-        "alignment": scores.alignment_MON[m, :, node],
-        "gain": scores.gain_MON[m, :, node],
-        "gain_se": scores.gain_se_MON[m, :, node],
-        "p_positive": np.where(sure.calibrated_MO[m], sure.p_positive_MON[m, :, node], np.nan),
-    }
+    calibrated_O = sure.calibrated_MO[m]
+    columns = (
+        scores.alignment_MON[m, :, node],
+        np.where(calibrated_O, sure.cosine_low_MON[m, :, node], np.nan),
+        np.where(calibrated_O, sure.cosine_high_MON[m, :, node], np.nan),
+        scores.gain_MON[m, :, node],
+        scores.gain_se_MON[m, :, node],
+        np.where(calibrated_O, sure.p_positive_MON[m, :, node], np.nan),
+    )
+    values = (*(map(_number, column_O) for column_O in columns), calibrated_O.tolist())
     return {
-        **{name: dict(zip(scores.objectives, map(_number, values), strict=True)) for name, values in per_objective.items()},
+        **{name: dict(zip(scores.objectives, value_O, strict=True)) for name, value_O in zip(PER_OBJECTIVE, values, strict=True)},
         "reliability": _number(sure.reliability_N[node]),
         "teacher_advantage": _number(scores.advantage_MN[m, node]),
         "success_rate_range": _number(scores.success_rate_range_N[node]),

@@ -158,9 +158,12 @@ def test_export_keeps_its_contract(computed):
     }
     scored = {
         "alignment",
+        "alignment_low",
+        "alignment_high",
         "gain",
         "gain_se",
         "p_positive",
+        "p_positive_calibrated",
         "reliability",
         "teacher_advantage",
         "success_rate_range",
