@@ -157,7 +157,7 @@ class RayCrew:
         watched, self._watching = context.Pipe(duplex=False)
         self._guard = context.Process(target=guard, args=(watched, os.getpid()), name="guard", daemon=True)
         try:
-            with signals_at_once():  # again, since Ray handles SIGTERM in its own way as soon as it is imported
+            with signals_at_once():  # puts our handlers back: `ray.init` sets one for SIGTERM
                 if address == "local":
                     self._guard.start()
                 watched.close()
@@ -183,6 +183,8 @@ class RayCrew:
                 logging_level="ERROR",
                 **local,
             )
+        except SystemExit:  # what that handler does while it is there
+            raise Interrupted("stopped by SIGTERM") from None
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise _no_cluster(address, str(error).splitlines()[0]) from None
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from compute.locks import WHOLE, lock
+from compute.runner import work_folder
 from tests.conftest import small_study
 from tests.faults.test_workers import gone, start, wait_for, workers_of
 from tests.stored import stored
@@ -74,6 +76,69 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def running_ray(mark: str) -> bool:
+    """Whether a process of Ray's own has begun among the marked ones."""
+    for process in marked(mark):
+        with suppress(OSError):
+            if b"gcs_server" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0]:
+                return True
+    return False
+
+
+def all_gone(mark: str) -> bool:
+    end = time.monotonic() + 20.0
+    while marked(mark) and time.monotonic() < end:
+        time.sleep(0.1)
+    return marked(mark) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_starts_leaves_nothing_of_it(study, tmp_path, monkeypatch, number):
+    mark = f"OPD_TUI_TEST_{tmp_path.name}_{os.getpid()}"
+    monkeypatch.setenv("OPD_TUI_TEST_MARK", mark)
+    process = start(study, tmp_path / "s.zarr", "--ray", "local", "--workers", "1")
+    while not running_ray(mark):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1].startswith(f"Interrupted (stopped by {number.name}). What is finished is kept")
+    assert all_gone(mark)
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_nothing_of_ray(study, tmp_path, monkeypatch):
+    mark = f"OPD_TUI_TEST_{tmp_path.name}_{os.getpid()}"
+    out = tmp_path / "s.zarr"
+    with lock(work_folder(out), out, WHOLE):
+        monkeypatch.setenv("OPD_TUI_TEST_MARK", mark)
+        process = start(study, out, "--ray", "local", "--workers", "1")
+        _, told = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "Another run is computing" in told.splitlines()[-1]
+    assert all_gone(mark)
+
+
+def test_workers_that_find_no_place_are_told_of_once(study, tmp_path):
+    process = start(study, tmp_path / "s.zarr", "--ray", "local", "--workers", "2", "--device", "cuda")
+    lines = wait_for(process, "no answer from Ray")
+    assert re.search(
+        r"Worker 1: no answer from Ray for 60 s \(2 of 2 workers\); each asks for 1 CPU and 1 GPU on one machine, and the "
+        r"cluster has 2 CPUs and 0 GPUs on 1 machine, free 2 CPUs and 0 GPUs\.",
+        lines[-1],
+    )
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "no answer" not in told
+
+
+def test_without_a_number_of_workers_a_cluster_without_gpus_is_refused(study, tmp_path):
+    process = start(study, tmp_path / "s.zarr", "--ray", "local", "--device", "cuda")
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "A worker of this study takes 1 CPU and 1 GPU, and no machine of the Ray cluster has them" in told.splitlines()[-1]
+
+
 def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tmp_path, monkeypatch):
     mark = f"OPD_TUI_TEST_{tmp_path.name}_{os.getpid()}"
     monkeypatch.setenv("OPD_TUI_TEST_MARK", mark)
@@ -83,10 +148,7 @@ def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tm
     assert len(marked(mark)) > 3
     process.kill()
     process.wait()
-    end = time.monotonic() + 10.0
-    while marked(mark) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert marked(mark) == []
+    assert all_gone(mark)
 
 
 @pytest.mark.parametrize(
