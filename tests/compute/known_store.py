@@ -23,8 +23,8 @@ from store.tables import Nodes, RootAttributes, TeacherInfo
 from store.writer import PartArrays, create, publish
 
 #: Where each teacher knows p_succ: on nodes of incorrect paths only; everywhere, but turned round in the second half of
-#: a response, and there more quietly; on easy questions only; nowhere.
-TEACHERS = ("incorrect-only", "early", "easy-only", "uninformed")
+#: a response, and there more quietly; on easy questions only; ever less along a response, until it is wrong; nowhere.
+TEACHERS = ("incorrect-only", "early", "easy-only", "fading", "uninformed")
 OBJECTIVE = "reverse_kl"
 #: Success rates of the initial rollouts, question after question: easy, medium, hard.
 SUCCESS_RATES = (0.9, 0.5, 0.1)
@@ -65,11 +65,13 @@ def known_study(n_questions: int, seed: int = 0) -> KnownStudy:
     incorrect_N[averages.node_P] = True
     incorrect_N[averages.node_P[averages.correct_L[averages.path_P]]] = False
     sign_N = np.where(nodes.position_N / LENGTH < 0.5, LOUD, -QUIET)
+    turned_N1 = np.pi * nodes.position_N[:, None] / LENGTH
     log_r_MNK = np.stack(
         [
             np.where(incorrect_N[:, None], informed_NK, ignorant_MNK[0]),
             sign_N[:, None] * informed_NK,
             np.where((success_rate_Q[nodes.question_N] >= 0.8)[:, None], informed_NK, ignorant_MNK[2]),
+            np.cos(turned_N1) * informed_NK + np.sin(turned_N1) * ignorant_MNK[4],
             ignorant_MNK[3],
         ]
     )
