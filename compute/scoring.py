@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compute.engine.memory import is_refusal, release
+from compute.engine.memory import available, is_refusal, release, told
 from compute.errors import ComputeError
 from compute.models import Model
 from store.schema import DIVERGENCES
@@ -24,9 +24,11 @@ Int32 = NDArray[np.int32]
 #: From last hidden states [n, d] to log-probabilities [n, V], float32.
 LogProbs = Callable[[torch.Tensor], torch.Tensor]
 
-#: Rows that pass the heads together. Fewer are slower, because weights are packed anew for each product; more gain nothing.
+#: Rows that pass the heads together at most. Fewer are slower: weights are packed anew for each product. More gain nothing.
 CHUNK = 64
 _MIN_ROWS = 16
+#: What a row takes while it is scored, for a vocabulary of 2^18 tokens: a dozen float32 arrays of that length.
+_ROW_BYTES = 12 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,7 @@ def states(model: Model, prompt_ids: Sequence[int], response_ids: Sequence[int])
         raise ComputeError(
             f"{length} tokens of prompt and response do not fit the window of {model.name}, {model.window} tokens."
         )
-    ids = torch.tensor([[*prompt_ids, *response_ids]], device=model.device)
-    hidden: torch.Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-    return hidden[len(prompt_ids) - 1 :]
+    return _last_hidden(model, [[*prompt_ids, *response_ids]])[0, len(prompt_ids) - 1 :]
 
 
 @torch.inference_mode()
@@ -85,10 +85,22 @@ def batch_states(model: Model, prompt_ids: Sequence[int], responses: Sequence[Se
 
     Shorter ones are padded on the right, which nothing before it sees.
     """
-    longest = max(map(len, responses))
-    rows = [[*prompt_ids, *response, *[0] * (longest - len(response))] for response in responses]
-    hidden: torch.Tensor = model.decoder(input_ids=torch.tensor(rows, device=model.device), use_cache=False).last_hidden_state
-    return hidden
+    return _last_hidden(model, [[*prompt_ids, *response] for response in responses])
+
+
+def _last_hidden(model: Model, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Last hidden states [B, T, d] of a plain forward, T the longest row.
+
+    It runs over a multiple of 16 tokens, where the window has them: what is left of one is rounded differently.
+    """
+    longest = max(map(len, rows))
+    width = longest + -longest % _MIN_ROWS
+    if model.window is not None:
+        width = max(longest, min(width, model.window))
+    with told(f"{len(rows)} x {longest} tokens of prompt and response in {model.name}", model.device):
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
+        hidden: torch.Tensor = model.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden[:, :longest]
 
 
 @torch.inference_mode()
@@ -98,27 +110,29 @@ def kl_student_teacher(
     """KL(P‖T) at each of n states of both sides, in nat."""
 
     def kl(rows: slice) -> tuple[torch.Tensor, ...]:
-        logp, logt = _rows(student, student_states, rows), _rows(teacher, teacher_states, rows)
+        logp, logt = rows_of(student, student_states, rows), rows_of(teacher, teacher_states, rows)
         logp = logp.to(logt.device)
         return (_product(logp.exp(), logp - logt).sum(-1).clamp_min(0.0).float(),)
 
-    found: Float32 = _in_chunks(kl, len(student_states), CHUNK)[0] if len(student_states) else np.empty(0, dtype=np.float32)
+    if not len(student_states):
+        return np.empty(0, dtype=np.float32)
+    found: Float32 = in_chunks(kl, len(student_states), chunk_on(teacher_states.device))[0]
     return found
 
 
 @torch.inference_mode()
 def score_student(
-    log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int, *, chunk: int = CHUNK
+    log_probs: LogProbs, states: torch.Tensor, token_ids: NDArray[np.integer], top_k: int, *, chunk: int | None = None
 ) -> StudentScores:
-    """Score a response of T tokens from its states [T, d] (row t predicts token t), `chunk` rows at once."""
+    """Score a response of T tokens from its states [T, d] (row t predicts token t), `chunk` rows at once or as memory allows."""
 
     def score(rows: slice) -> tuple[torch.Tensor, ...]:
-        logp = _rows(log_probs, states, rows)
+        logp = rows_of(log_probs, states, rows)
         taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logp.device)
         top_logp, top_ids = logp.topk(min(top_k, logp.shape[-1]), dim=-1)
         return _at(logp, taken[:, None])[:, 0], _entropy(logp), top_ids.int(), top_logp, _tail(top_logp)
 
-    return StudentScores(*_in_chunks(score, len(token_ids), chunk))
+    return StudentScores(*in_chunks(score, len(token_ids), chunk or chunk_on(states.device)))
 
 
 @torch.inference_mode()
@@ -130,13 +144,13 @@ def score_teacher(
     token_ids: NDArray[np.integer],
     student_topk_TC: Int32,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> TeacherScores:
-    """Score the same T tokens under a teacher; states [T, d] of both sides, widths may differ; `chunk` rows at once."""
+    """Score the same T tokens under a teacher; states [T, d] of both sides, widths may differ; `chunk` as above."""
     top_k = student_topk_TC.shape[1]
 
     def score(rows: slice) -> tuple[torch.Tensor, ...]:
-        logp, logt = _rows(student, student_states, rows), _rows(teacher, teacher_states, rows)
+        logp, logt = rows_of(student, student_states, rows), rows_of(teacher, teacher_states, rows)
         logp = logp.to(logt.device)
         taken = torch.as_tensor(token_ids[rows], dtype=torch.long, device=logt.device)
         student_top = torch.as_tensor(student_topk_TC[rows], dtype=torch.long, device=logt.device)
@@ -174,17 +188,22 @@ def score_teacher(
             difference.abs_().amax(-1),
         )
 
-    return TeacherScores(*_in_chunks(score, len(token_ids), chunk))
+    return TeacherScores(*in_chunks(score, len(token_ids), chunk or chunk_on(teacher_states.device)))
 
 
 @torch.inference_mode()
 def exact(log_probs: LogProbs, states: torch.Tensor) -> NDArray[np.float64]:
     """Log-probabilities of the whole vocabulary [n, V] at a few rows of states [n, d], in float64."""
-    found: NDArray[np.float64] = torch.log_softmax(_rows(log_probs, states, slice(None)).double(), dim=-1).cpu().numpy()
+    found: NDArray[np.float64] = torch.log_softmax(rows_of(log_probs, states, slice(None)).double(), dim=-1).cpu().numpy()
     return found
 
 
-def _rows(log_probs: LogProbs, states: torch.Tensor, rows: slice) -> torch.Tensor:
+def chunk_on(device: torch.device) -> int:
+    """Rows to score at once: `CHUNK`, or fewer where the memory that is free on `device` may not hold them."""
+    return max(_MIN_ROWS, min(CHUNK, available(device) // (_ROW_BYTES * _MIN_ROWS) * _MIN_ROWS))
+
+
+def rows_of(log_probs: LogProbs, states: torch.Tensor, rows: slice) -> torch.Tensor:
     """Log-probabilities [n, V] at some rows of states. At least 16 pass the head, so that a row is the same in any chunk."""
     chosen = states[rows]
     n = len(chosen)
@@ -193,7 +212,7 @@ def _rows(log_probs: LogProbs, states: torch.Tensor, rows: slice) -> torch.Tenso
     return log_probs(chosen)[:n]
 
 
-def _in_chunks(score: Callable[[slice], tuple[torch.Tensor, ...]], length: int, chunk: int) -> tuple[NDArray[Any], ...]:
+def in_chunks(score: Callable[[slice], tuple[torch.Tensor, ...]], length: int, chunk: int) -> tuple[NDArray[Any], ...]:
     """`score` of rows 0 to `length`, column by column; in chunks of half as many where memory is refused.
 
     Raises `ComputeError` where not even 16 rows fit.

@@ -21,6 +21,10 @@ NAME = "opd_shared_prefix"
 #: Widths are multiples of it, filled up with positions that nobody sees. Sums over them run in lanes of a vector
 #: register; so a wider batch adds zeros at the end and changes no bit.
 _WIDTH = 16
+#: Products of fewer multiplications than this per row go through another kernel of torch, which rounds differently.
+_SMALL = 400
+#: Positions that one product sums over. MKL splits longer sums at places that depend on the length; these are split here.
+_SPAN = 128
 
 
 class Unfit(Exception):
@@ -35,8 +39,9 @@ class Rows:
         self.prefix_keys = [_filled(layer.keys[0]) for layer in cache.layers]
         self.prefix_values = [_filled(layer.values[0]) for layer in cache.layers]
         #: per layer [H/G, B, L, D]; L grows as rows do
-        self.own_keys = [one.new_zeros(one.shape[0], slots, _WIDTH, one.shape[2]) for one in self.prefix_keys]
-        self.own_values = [one.new_zeros(one.shape[0], slots, _WIDTH, one.shape[2]) for one in self.prefix_values]
+        self._width = _own_width(min(one.shape[2] for one in (*self.prefix_keys, *self.prefix_values)))
+        self.own_keys = [one.new_zeros(one.shape[0], slots, self._width, one.shape[2]) for one in self.prefix_keys]
+        self.own_values = [one.new_zeros(one.shape[0], slots, self._width, one.shape[2]) for one in self.prefix_values]
         self.device = self.prefix_keys[0].device
         #: a mask that says nothing, for models that would build one
         self.ready = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
@@ -44,7 +49,7 @@ class Rows:
 
     def look(self, kept_B: NDArray[np.int64], own_B: NDArray[np.int64]) -> None:
         """Set what each row sees in the coming step: `kept_B` positions of the prefix, `own_B` own tokens before the new one."""
-        more = (int(own_B.max()) // _WIDTH + 1) * _WIDTH - self.own_keys[0].shape[2]
+        more = (int(own_B.max()) // self._width + 1) * self._width - self.own_keys[0].shape[2]
         if more > 0:
             for layers in (self.own_keys, self.own_values):
                 for at, one in enumerate(layers):
@@ -77,6 +82,14 @@ class Rows:
         for layers in (self.own_keys, self.own_values):
             for at, one in enumerate(layers):
                 layers[at] = one[:, chosen]
+
+
+def _own_width(head: int) -> int:
+    """What own widths are multiples of where a head has this width: a divisor of `_SPAN`, so that no product is small."""
+    width = _WIDTH
+    while width < _SPAN and width * head < _SMALL:
+        width *= 2
+    return width
 
 
 def _filled(one: torch.Tensor) -> torch.Tensor:
@@ -131,13 +144,22 @@ def _attend(
         scores = torch.tanh(scores / softcap) * softcap
     scores += rows.mask(kwargs.get("sliding_window"), scores.dtype)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    mixed = torch.bmm(weights.view(kv_heads, batch * shared, -1)[..., :positions], prefix_values)
-    mixed = torch.baddbmm(
+    mixed = _mixed(None, weights.view(kv_heads, batch * shared, -1)[..., :positions], prefix_values)
+    mixed = _mixed(
         mixed.view(kv_heads * batch, shared, -1),
         weights.view(kv_heads * batch, shared, -1)[..., positions:],
         own_values.flatten(0, 1),
     )
     return mixed.view(kv_heads, batch, shared, -1).transpose(0, 1).reshape(batch, 1, heads, -1), None
+
+
+def _mixed(before: torch.Tensor | None, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`before` and values [n, L, D] by weights [n, m, L], summed over L in spans of one length, the same in any company."""
+    for start in range(0, values.shape[1], _SPAN):
+        span, what = weights[..., start : start + _SPAN], values[:, start : start + _SPAN]
+        before = torch.bmm(span, what) if before is None else torch.baddbmm(before, span, what)
+    assert before is not None  # a prefix has at least one token
+    return before
 
 
 def _write(own: torch.Tensor, place_B: torch.Tensor, new: torch.Tensor) -> None:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from compute.engine import Completion, Launch, Tick
 from compute.engine.drawing import draw
-from compute.engine.memory import Budget
-from compute.engine.slots import Schedule
+from compute.engine.memory import Budget, told
+from compute.engine.slots import Schedule, whole
 from compute.errors import StudyError
 from compute.models import Model
 from compute.sampling import uniforms
@@ -40,7 +40,7 @@ class BatchedEngine:
         self,
         model: Model,
         *,
-        slots: int = 128,
+        slots: int = 0,
         memory_limit: int | None = None,
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -90,11 +90,13 @@ class BatchedEngine:
     ) -> list[Completion]:
         """The completions of one node, all of the same depth."""
         depth = launches[0].depth
-        cache, states = self._forward(np.array([prefix]), None, 0)
-        at_node = states[-1:].expand(depth + 1, -1)  # only the row at `depth` is looked at
+        with told(f"the prefix that completions share, {len(prefix)} tokens", self.model.device):
+            cache, states = self._forward(np.array([prefix]), None, 0)
+            at_node = states[-1:].expand(depth + 1, -1)  # only the row at `depth` is looked at
+            first = first_tokens(self.model, at_node, launches, temperature)
         schedule = Schedule(
             launches,
-            first_tokens(self.model, at_node, launches, temperature),
+            first,
             prompt=len(prefix) - depth,
             max_response_tokens=max_response_tokens,
             end_ids=self.model.end_ids,
@@ -102,12 +104,13 @@ class BatchedEngine:
 
         def decode(slots: int) -> None:
             while schedule.n_left:
-                schedule.open(max(MIN_ROWS, min(slots, schedule.n_left)))
+                schedule.open(max(MIN_ROWS, min(slots, whole(schedule.n_left))))
                 schedule.refill()
                 self._decode_batch(schedule, cache, len(prefix), temperature, tick)
 
         row_bytes = _row_bytes(self.model, len(prefix) + max_response_tokens - depth)
-        self._budget.run(decode, self._budget.rows(schedule.n_left, row_bytes))
+        shared_bytes = _cache_bytes(self.model, len(prefix))
+        self._budget.run(decode, self._budget.rows(schedule.n_left, row_bytes, shared_bytes))
         return schedule.completions()
 
     def _decode_batch(self, schedule: Schedule, prefix: Any, length: int, temperature: float, tick: Tick | None) -> None:
@@ -164,8 +167,13 @@ def _reorder(cache: Any, rows: NDArray[np.int64], device: torch.device) -> None:
 def _row_bytes(model: Model, length: int) -> int:
     """What one row of `length` tokens takes at most: its cache, twice while rows are dropped, and what lives for one step."""
     config = model.network.config.get_text_config()
+    wide = 4 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size) + 8 * config.hidden_size
+    return 2 * _cache_bytes(model, length) + int(model.head.weight.element_size() * wide + 4 * 4 * model.vocab_size)
+
+
+def _cache_bytes(model: Model, length: int) -> int:
+    """What keys and values of `length` tokens take."""
+    config = model.network.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None) or 1
     width = getattr(config, "head_dim", None) or config.hidden_size // (getattr(config, "num_attention_heads", None) or 1)
-    size = model.head.weight.element_size()
-    wide = 4 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size) + 8 * config.hidden_size
-    return int(size * (4 * config.num_hidden_layers * heads * width * length + wide) + 4 * 4 * model.vocab_size)
+    return int(model.head.weight.element_size() * 2 * config.num_hidden_layers * heads * width * length)

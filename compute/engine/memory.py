@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from compute.engine.slots import GRAIN, whole
 from compute.errors import ComputeError
 
 #: Rows beyond which nothing gets faster, without and with CUDA.
@@ -50,6 +52,20 @@ def is_refusal(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _REFUSALS)
+
+
+@contextmanager
+def told(what: str, device: torch.device) -> Iterator[None]:
+    """Raise `ComputeError` where memory on `device` is refused for `what`, which cannot be done in smaller steps."""
+    try:
+        yield
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        raise ComputeError(
+            f"There is no memory on {device} for {what}; "
+            "lower `sampling.max_response_tokens`, or use a smaller `dtype` or a larger device for the model."
+        ) from error
 
 
 def release() -> None:
@@ -101,21 +117,37 @@ class Budget:
 
     def __init__(self, device: torch.device, slots: int, least: int, limit: int | None, note: Callable[[str], None]) -> None:
         self._device = device
-        self._most = max(slots, least) if slots else _MOST[device.type == "cuda"]
+        self._most = max(slots // GRAIN * GRAIN, least) if slots else _MOST[device.type == "cuda"]
         self._chosen = slots > 0
         self._least = least
         self._limit = limit
         self._note = note
+        self._noted = False
         self.slots = self._most
 
-    def rows(self, wanted: int, row_bytes: int) -> int:
-        """Rows to start with: no more than `wanted`, than was asked for, and than the memory for `row_bytes` each."""
-        rows = min(self._most, wanted)
+    def rows(self, wanted: int, row_bytes: int, shared_bytes: int) -> int:
+        """Rows to start with: no more than `wanted`, than was asked for, and than the memory for `row_bytes` each.
+
+        `shared_bytes`, what all rows have in common, count against the limit: they are taken already, so not against what
+        is free.
+        """
+        rows = min(self._most, whole(wanted))
         if self._limit is not None or not self._chosen:
-            free = int(_SHARE * available(self._device))
-            room = free if self._limit is None else min(free, self._limit)
-            rows = min(rows, room // row_bytes)
+            room = int(_SHARE * available(self._device))
+            if self._limit is not None:
+                left = self._limit - shared_bytes
+                self._note_excess(self._least * row_bytes - left)
+                room = min(room, left)
+            rows = min(rows, room // row_bytes // GRAIN * GRAIN)
         return max(self._least, rows)
+
+    def _note_excess(self, over: int) -> None:
+        if over > 0 and not self._noted:
+            self._noted = True
+            self._note(
+                f"{self._least} completions at once, the least that can be run, may take {over / 2**20:.1f} MiB more than "
+                "`engine.memory_limit`; raise it, or lower `sampling.max_response_tokens`."
+            )
 
     def run(self, work: Callable[[int], None], rows: int) -> None:
         """Do `work` with `rows` rows; with half as many, for good, each time memory is refused.
@@ -141,5 +173,5 @@ class Budget:
                 return
             # Here, where the error and what its frames held is gone.
             release()
-            self._most = rows = max(self._least, rows // 2)
+            self._most = rows = max(self._least, rows // 2 // GRAIN * GRAIN)
             self._note(f"Memory on {self._device} ran out; going on with {rows} completions at once, with the same results.")

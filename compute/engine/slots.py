@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 from compute.engine import Completion, Launch
 from store.schema import FinishReason
 
+#: Numbers of rows are multiples of it. Where a batch has no whole number of vector registers, the last elements of an
+#: activation are computed one by one, and rounded differently.
+GRAIN = 4
 _IDLE = -1
 _ROOM = 64
+
+
+def whole(rows: int) -> int:
+    """The next number of rows that a batch may have."""
+    return rows + -rows % GRAIN
 
 
 class Schedule:
@@ -76,7 +84,7 @@ class Schedule:
     def spare(self, least: int) -> NDArray[np.int64] | None:
         """Close idle slots once a quarter of them is idle, down to `least`; the slots kept, or None."""
         active = np.flatnonzero(self._slots != _IDLE)
-        wanted = max(least, len(active))
+        wanted = whole(max(least, len(active)))
         if wanted > len(self._slots) * 3 // 4:
             return None
         idle = np.flatnonzero(self._slots == _IDLE)

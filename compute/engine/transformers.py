@@ -24,7 +24,7 @@ from compute.engine import Completion, Engine, Launch, Tick, attention
 from compute.engine.attention import Rows, Unfit
 from compute.engine.batched import MIN_ROWS, BatchedEngine, first_tokens
 from compute.engine.drawing import draw
-from compute.engine.memory import Budget
+from compute.engine.memory import Budget, told
 from compute.engine.slots import Schedule
 from compute.errors import StudyError
 from compute.models import Model
@@ -34,6 +34,8 @@ from compute.sampling import uniforms
 #: number. What does not fit is off by a tenth and more; bfloat16 rounds to 1/256, over many layers.
 _AGREEMENT = {8: 1e-6, 4: 1e-3, 2: 0.08}
 _PROBE = 24
+#: Tokens of the prefix that run together, without and with CUDA: each piece sees what lies before it, the last is filled up.
+_PIECE = (64, 512)
 
 
 def open_engine(
@@ -61,7 +63,7 @@ class TransformersEngine:
         self,
         model: Model,
         *,
-        slots: int = 128,
+        slots: int = 0,
         memory_limit: int | None = None,
         note: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -94,16 +96,19 @@ class TransformersEngine:
         if not launches:
             return []
         kept = [*prompt_ids, *spine[: max(one.depth for one in launches)]]
-        cache, states = _prefix(self.model, kept)
+        with told(f"the prefix that completions share, {len(kept)} tokens", self.model.device):
+            cache, states = _prefix(self.model, kept)
+            first = first_tokens(self.model, states[len(prompt_ids) - 1 :], launches, temperature)
         schedule = Schedule(
             launches,
-            first_tokens(self.model, states[len(prompt_ids) - 1 :], launches, temperature),
+            first,
             prompt=len(prompt_ids),
             max_response_tokens=max_response_tokens,
             end_ids=self.model.end_ids,
         )
         room = max_response_tokens - min(one.depth for one in launches)
-        wanted = self._budget.rows(schedule.n_left, _row_bytes(self.model, cache, len(kept), room))
+        row_bytes = _row_bytes(self.model, cache, len(kept), room)
+        wanted = self._budget.rows(schedule.n_left, row_bytes, _prefix_bytes(cache))
 
         def decode(slots: int) -> None:
             schedule.open(slots)
@@ -124,12 +129,19 @@ class TransformersEngine:
 
 
 def _prefix(model: Model, ids: Sequence[int]) -> tuple[Any, torch.Tensor]:
-    """Keys and values of every layer, and last hidden states [S, d], of the shared prefix."""
+    """Keys and values of every layer, and last hidden states [S, d], of the shared prefix.
+
+    Forwards of another length round differently. In pieces of one length, those of a token are the same whatever follows it.
+    """
+    piece = _PIECE[model.device.type == "cuda"]
+    filled = torch.tensor([[*ids, *[0] * (-len(ids) % piece)]], device=model.device)
     cache = DynamicCache()
-    hidden = model.decoder(
-        input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache, use_cache=True
-    ).last_hidden_state[0]
-    return cache, hidden
+    hidden = []
+    for start in range(0, filled.shape[1], piece):
+        output = model.decoder(input_ids=filled[:, start : start + piece], past_key_values=cache, use_cache=True)
+        hidden.append(output.last_hidden_state[0])
+    cache.crop(len(ids) - filled.shape[1])
+    return cache, torch.cat(hidden)[: len(ids)]
 
 
 def _step(model: Model, rows: Rows, latest: NDArray[np.int64], position: NDArray[np.int64]) -> torch.Tensor:
@@ -142,6 +154,11 @@ def _step(model: Model, rows: Rows, latest: NDArray[np.int64], position: NDArray
         opd_rows=rows,
     ).last_hidden_state[:, 0]
     return hidden
+
+
+def _prefix_bytes(cache: Any) -> int:
+    """What the shared keys and values take: as the model wrote them, and as `Rows` has them."""
+    return 2 * sum(int(layer.keys.nbytes) + int(layer.values.nbytes) for layer in cache.layers)
 
 
 def _row_bytes(model: Model, cache: Any, prefix: int, room: int) -> int:

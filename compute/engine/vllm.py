@@ -47,7 +47,10 @@ _SEEDS = (1 << 63) - 1
 
 
 class VllmEngine:
-    """Runs one model's completions on vLLM; `model` is the same one in transformers. See `compute.engine.Engine`."""
+    """Runs one model's completions on vLLM; `model` is the same one in transformers. See `compute.engine.Engine`.
+
+    `slots`: completions decoded together at most, 0 for as many as vLLM takes and its memory holds.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class VllmEngine:
         *,
         dtype: str,
         revision: str = "",
-        slots: int = 128,
+        slots: int = 0,
         max_logprobs: int = 20,
         arguments: Mapping[str, bool | int | float | str] | None = None,
     ) -> None:
@@ -85,7 +88,7 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "generation_config": "vllm",
             "max_logprobs": max_logprobs,
-            "max_num_seqs": slots,
+            **({"max_num_seqs": slots} if slots else {}),
             "disable_log_stats": True,
             "seed": 0,
             **(arguments or {}),
@@ -104,7 +107,8 @@ class VllmEngine:
     @property
     def batch_shape(self) -> str:
         """What results depend on beside the keys, for the store."""
-        return f"up to {self.slots} completions together, as vLLM schedules them"
+        together = f"up to {self.slots} completions" if self.slots else "completions"
+        return f"{together} together, as vLLM schedules them"
 
     def complete(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ from compute import scoring
 from compute.scoring import Int32, LogProbs, TeacherScores
 from compute.served.known import Known
 from store.schema import ABSENT_TOKEN, DIVERGENCES
-
-_CHUNK = 64
 
 
 @torch.inference_mode()
@@ -32,15 +29,16 @@ def score_served(
     the tail mass is that outside the columns which are there. Positions are nominated by a gradient in which the unknown
     tokens count as one, and by differences of known tokens or those that an unknown one has at least.
     """
-    if known.whole(student_vocab := student(student_states[:1]).shape[-1]):
+    if known.whole(student_vocab := scoring.rows_of(student, student_states, slice(1)).shape[-1]):
         logt_TV = torch.as_tensor(np.array([known.row(at, student_vocab) for at in range(len(known))]), dtype=torch.float32)
         logt_TV = logt_TV.to(student_states.device)
         return scoring.score_teacher(student, student_states, as_they_are, logt_TV, token_ids, student_topk_TC)
-    pieces = []
-    for start in range(0, len(known), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        pieces.append(_partly(student(student_states[rows]), known[rows], token_ids[rows], student_topk_TC[rows]))
-    return TeacherScores(*(np.concatenate(column) for column in zip(*map(_columns, pieces), strict=True)))
+
+    def score(rows: slice) -> tuple[torch.Tensor, ...]:
+        logp_TV = scoring.rows_of(student, student_states, rows)
+        return _columns(_partly(logp_TV, known[rows], token_ids[rows], student_topk_TC[rows]))
+
+    return TeacherScores(*scoring.in_chunks(score, len(known), scoring.chunk_on(student_states.device)))
 
 
 def as_they_are(log_probs: torch.Tensor) -> torch.Tensor:
@@ -48,8 +46,8 @@ def as_they_are(log_probs: torch.Tensor) -> torch.Tensor:
     return log_probs
 
 
-def _columns(scores: TeacherScores) -> tuple[NDArray[Any], ...]:
-    return tuple(getattr(scores, one.name) for one in fields(scores))
+def _columns(scores: TeacherScores) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.as_tensor(getattr(scores, one.name)) for one in fields(scores))
 
 
 def _partly(logp_TV: torch.Tensor, known: Known, token_ids: NDArray[np.integer], student_topk_TC: Int32) -> TeacherScores:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from compute import scoring
+from compute import models, scoring
 from compute.engine import Launch
-from compute.sampling import key
+from compute.sampling import key, uniforms
 from compute.study import Chat
 from store.schema import FinishReason
+from tests.conftest import CHAIN_SUMS
 
 LIMIT = 32
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def tiny(device, dtype="float32"):
+    """A tiny student of one's own: shared-prefix decoding changes the model's attention."""
+    torch.set_num_threads(1)
+    return models.load(str(CHAIN_SUMS / "student"), dtype=dtype, device=device)
 
 
 def free(n, depth=0, name="q"):
@@ -25,11 +36,34 @@ def tokens(completions):
 
 def greedy(student, prompt, limit):
     """What the model's own `generate` says."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=student.device)
     found = student.network.generate(
         ids, max_new_tokens=limit, do_sample=False, eos_token_id=list(student.end_ids), pad_token_id=0
     )
     return found[0, len(prompt) :].tolist()
+
+
+def logits_of(engine, work: Sequence[tuple], **settings):
+    """The logits behind every draw of calls (prompt, spine, launches), as bytes by the draw's random number.
+
+    Idle slots draw along with the key of the last launch, so its draws are left out.
+    """
+    module, seen = sys.modules[type(engine).__module__], {}
+    plain = module.draw
+
+    def draw(logits, temperature, uniform_B):
+        seen.update(zip(uniform_B.tolist(), (row.tobytes() for row in logits.cpu().numpy()), strict=True))
+        return plain(logits, temperature, uniform_B)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "draw", draw)
+        for prompt, spine, launches in work:
+            done = engine.complete(prompt, spine, launches, **settings)
+            last = np.full(1000, launches[-1].key, dtype=np.uint64)
+            for uniform in uniforms(last, np.arange(1000)).tolist():
+                seen.pop(uniform, None)
+            assert len(done) == len(launches)
+    return seen
 
 
 class EngineSuite:
@@ -98,7 +132,7 @@ class EngineSuite:
 
     @pytest.mark.parametrize("depth", [0, 2])
     def test_first_tokens_follow_the_students_distribution(self, engine, student, prompt, spine, depth):
-        probabilities = torch.softmax(student.logits(scoring.states(student, prompt, spine[:depth]))[-1], -1).numpy()
+        probabilities = torch.softmax(student.logits(scoring.states(student, prompt, spine[:depth]))[-1], -1).cpu().numpy()
         n = 3000
         found = np.bincount(
             [one[0] for one in tokens(engine.complete(prompt, spine, free(n, depth), max_response_tokens=depth + 1))],

@@ -15,7 +15,7 @@ from compute.engine.transformers import TransformersEngine, _prefix, _step, open
 from compute.errors import StudyError
 from compute.models import Model, Tokens
 from compute.sampling import key
-from tests.compute.engine_suite import greedy, tokens
+from tests.compute.engine_suite import greedy, logits_of, tokens
 
 VOCABULARY = 97
 SIZES = {
@@ -127,6 +127,24 @@ def assert_any_slots(make, model) -> None:
     assert found[::-1] == expected
 
 
+def assert_any_company(make, model) -> None:
+    """The logits behind every draw, bit for bit: all depths together, with fewer slots, and each depth alone."""
+    work = launches(27)
+    settings = {"max_response_tokens": LIMIT}
+    expected = logits_of(make(model, 128), [(PROMPT, SPINE, work)], **settings)
+    assert len(expected) > 500
+    ways = {
+        "16 slots": logits_of(make(model, 16), [(PROMPT, SPINE, work)], **settings),
+        "each depth alone": logits_of(
+            make(model, 128), [(PROMPT, SPINE, [one for one in work if one.depth == depth]) for depth in DEPTHS], **settings
+        ),
+    }
+    for name, found in ways.items():
+        both = expected.keys() & found.keys()
+        assert len(both) > 400
+        assert sum(expected[at] != found[at] for at in both) == 0, name
+
+
 @pytest.mark.parametrize("name", FIT)
 def test_decoding_with_a_shared_prefix_is_exact(name):
     model, plain = build(*FIT[name]), build(*FIT[name])
@@ -136,6 +154,58 @@ def test_decoding_with_a_shared_prefix_is_exact(name):
     assert notes == []
     assert_greedy(engine, plain)
     assert_any_slots(lambda one, slots: TransformersEngine(one, slots=slots), model)
+    assert_any_company(lambda one, slots: TransformersEngine(one, slots=slots), model)
+
+
+@pytest.mark.parametrize("name", FIT)
+@torch.inference_mode()
+def test_states_of_a_prefix_do_not_depend_on_what_follows(name):
+    model = build(*FIT[name])
+    TransformersEngine(model)
+    ids = ((np.arange(120) * 61 + 13) % VOCABULARY).tolist()
+    cache, states = _prefix(model, ids)
+    scored = scoring.states(model, ids[:1], ids[1:])
+    for n in (1, 5, 15, 16, 17, 40, 64, 65, 119):
+        shorter, found = _prefix(model, ids[:n])
+        assert torch.equal(found, states[:n])
+        for layer, one in zip(shorter.layers, cache.layers, strict=True):
+            assert torch.equal(layer.keys, one.keys[:, :, :n])
+            assert torch.equal(layer.values, one.values[:, :, :n])
+        assert torch.equal(scoring.states(model, ids[:1], ids[1:n]), scored[:n])
+        assert torch.equal(scoring.batch_states(model, ids[:1], [ids[1:n], ids[1:5]])[0, :n], scored[:n])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2, capped scores and windows"])
+@torch.inference_mode()
+def test_long_prefixes_and_long_completions_do_not_depend_on_company(name):
+    """Sums over more positions than a matrix product adds up in one go: 250 of a prefix, 320 own ones."""
+    family, more = FIT[name]
+    model = build(family, more | {"max_position_embeddings": 1024})
+    TransformersEngine(model)
+    ids = ((np.arange(700) * 61 + 13) % VOCABULARY).tolist()
+    (alone, states), (longer, all_states) = _prefix(model, ids[:250]), _prefix(model, ids)
+    assert torch.equal(states, all_states[:250])
+
+    def own_states(cache, neighbours, ahead):
+        """Of 16 rows, step by step, beside `neighbours` that are `ahead` tokens longer."""
+        n = 16 + neighbours
+        rows, own = Rows(cache, n), np.zeros(n, dtype=int)
+        for step in range(ahead + 320):
+            rows.look(np.full(n, 250), own)
+            found = _step(model, rows, (np.arange(n) * 7 + own * 13 + 1) % VOCABULARY, 250 + own)
+            own[0 if step >= ahead else 16 :] += 1
+            if step >= ahead:
+                yield found[:16]
+
+    for step, (one, other) in enumerate(zip(own_states(alone, 0, 0), own_states(longer, 5, 70), strict=True)):
+        assert torch.equal(one, other), step
+
+
+def test_the_window_is_not_padded_beyond():
+    """Learned positions end where the window ends."""
+    model = build("OPT", {"ffn_dim": 80, "max_position_embeddings": 21, "word_embed_proj_dim": 48})
+    assert scoring.states(model, PROMPT, SPINE[:11]).shape == (12, 48)
+    assert scoring.batch_states(model, PROMPT, [SPINE[:11], SPINE[:2]]).shape == (2, 19, 48)
 
 
 @pytest.mark.parametrize("name", FIT)
