@@ -312,7 +312,7 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         dict[str, bool | int | float | str],
         Meta(description="Further arguments of vllm.LLM, such as gpu_memory_utilization, max_model_len, enforce_eager."),
     ] = field(default_factory=dict)
-    slots: Annotated[Count, Meta(description="Completions decoded together, at least 16; 0 for as many as memory allows.")] = 128
+    slots: Annotated[Count, Meta(description="Completions decoded together, at least 16; 0 for as many as memory allows.")] = 0
     memory_limit: Annotated[
         float, Meta(ge=0.0, description="GiB that decoding may take beside the weights; 0 for whatever is free.")
     ] = 0.0
