@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from compute import models, scoring
+from compute import scoring
+from compute.engine.attention import Rows
 from compute.engine.batched import BatchedEngine
 from compute.engine.drawing import draw
-from compute.engine.transformers import TransformersEngine
+from compute.engine.transformers import TransformersEngine, _prefix, _step
 from compute.study import Chat
-from tests.compute.engine_suite import LIMIT, EngineSuite, free
-from tests.conftest import CHAIN_SUMS
+from tests.compute.engine_suite import DEVICES, LIMIT, EngineSuite, free, tiny
 
 
 class TestSharedPrefix(EngineSuite):
+    @pytest.fixture(scope="class", params=DEVICES)
+    def student(self, request):
+        return tiny(request.param)
+
     @pytest.fixture(scope="class")
     def make(self):
         return lambda model, slots: TransformersEngine(model, slots=slots)
@@ -24,13 +28,51 @@ class TestSharedPrefix(EngineSuite):
 class TestBatchesOfOneDepth(EngineSuite):
     """The way of models that do not fit, here with one that does."""
 
-    @pytest.fixture(scope="class")
-    def student(self):
-        return models.load(str(CHAIN_SUMS / "student"))  # one of its own: shared-prefix decoding changes the model's attention
+    @pytest.fixture(scope="class", params=DEVICES)
+    def student(self, request):
+        return tiny(request.param)
 
     @pytest.fixture(scope="class")
     def make(self):
         return lambda model, slots: BatchedEngine(model, slots=slots)
+
+
+class TestSharedPrefixInBfloat16(EngineSuite):
+    """Greedy completions are those of `generate` as well: here the two likeliest tokens lie 0.8 nat apart at least."""
+
+    # Bit for bit in any batch is float32's alone.
+    test_completions_do_not_depend_on_slots_or_order = None
+    test_a_completion_alone_is_the_one_in_company = None
+
+    @pytest.fixture(scope="class", params=DEVICES)
+    def student(self, request):
+        return tiny(request.param, "bfloat16")
+
+    @pytest.fixture(scope="class")
+    def make(self):
+        return lambda model, slots: TransformersEngine(model, slots=slots)
+
+    @torch.inference_mode()
+    def test_states_are_those_of_a_plain_forward_within_the_tolerance(self, engine, student, prompt, spine):
+        """Of the prefix, and of rows of several depths after 20 own tokens: relative differences of at most 0.08."""
+        plain = tiny(student.device, "bfloat16")
+
+        def differences(found, ids):
+            expected = plain.decoder(input_ids=torch.tensor([ids], device=student.device)).last_hidden_state[0, -len(found) :]
+            return (found.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1)
+
+        cache, states = _prefix(student, [*prompt, *spine])
+        assert states.dtype == torch.bfloat16
+        assert differences(states, [*prompt, *spine]).max() < 0.08
+        depths = np.resize([0, 2, 5], 16)
+        own = (np.arange(16 * 20).reshape(16, 20) * 7 + 5) % student.vocab_size
+        rows = Rows(cache, 16)
+        for step in range(20):
+            rows.look(len(prompt) + depths, np.full(16, step))
+            found = _step(student, rows, own[:, step], len(prompt) + depths + step)
+        for row in range(3):
+            ids = [*prompt, *spine[: depths[row]], *own[row].tolist()]
+            assert differences(found[row : row + 1], ids).max() < 0.08
 
 
 def test_drawing_is_the_inverse_of_the_cumulative_distribution():
