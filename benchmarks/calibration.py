@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.made_tables import every_child, uniform
+from benchmarks.made_tables import Launch, allotted, every_child, trees
 from benchmarks.measure import close
 from benchmarks.small_language_model import TARGETINGS, VARIANTS, SmallStudy, Targeting, Variant, small_study
 from compute.alignment import Support, cosine
+from compute.allocation import Allocation, allot
 from compute.estimators import Estimator, estimate, fit_pseudo_count
 from compute.posterior import fit, posterior
 from compute.scores import score, score_estimates
@@ -37,6 +38,12 @@ class Bias:
     variance_ratio: float  #: the formula's variance over that of the copies
     coverage: float  #: of nominal 90 % intervals, true p in [.05, .95], all children
     on_path_coverage: float  #: of these the backed-up ones
+
+
+def launched(study: SmallStudy, n: int, allocation: Allocation) -> list[Launch]:
+    """What the product launches for `n` completions a child."""
+    allotments = [allot(tree, allocation, n_min=n, n_sig=min(20, n)) for _, tree in trees(study.nodes)]
+    return allotted(study.nodes, allotments)
 
 
 def bias(study: SmallStudy, estimator: Estimator, n: int, *, times: int, seed: int) -> Bias:
@@ -62,10 +69,12 @@ def bias(study: SmallStudy, estimator: Estimator, n: int, *, times: int, seed: i
     )
 
 
-def narrowed(study: SmallStudy, n: int, *, times: int, seed: int) -> tuple[float, float, float, float]:
+def narrowed(
+    study: SmallStudy, n: int, *, allocation: Allocation = "neyman", times: int, seed: int
+) -> tuple[float, float, float, float]:
     """Coverage of nominal 90 % intervals of on-path children with one pseudo-count and with the fitted one, the
     fitted pseudo-count, and the width it leaves; counts as the product launches them."""
-    nodes = study.simulate(uniform(study.children, n), times=times, seed=seed)
+    nodes = study.simulate(launched(study, n, allocation), times=times, seed=seed)
     between_NK = (study.nodes.kind_NK == ChildKind.ON_PATH) & (study.p_succ_NK >= 0.05) & (study.p_succ_NK <= 0.95)
     fitted = fit_pseudo_count(nodes)
     coverage, width = [], []
@@ -126,6 +135,7 @@ def sureness(
     *,
     targeting: Targeting = "dense",
     support: Support = "sliced",
+    allocation: Allocation = "neyman",
     n_questions: int,
     studies: int,
     seed: int,
@@ -134,7 +144,7 @@ def sureness(
     found: list[tuple[NDArray[Any], ...]] = []
     for number in range(studies):
         study = small_study(variant, n_questions, seed + number, targeting=targeting)
-        nodes = study.simulate(uniform(study.children, n), times=1, seed=seed + number)
+        nodes = study.simulate(launched(study, n, allocation), times=1, seed=seed + number)
         scores = score(nodes, n_sig=min(20, n), support=support)
         estimates = scores.estimates
         truth = score_estimates(nodes, replace(estimates, p_succ_NK=study.p_succ_NK, value_N=study.value_N), support=support)
@@ -156,12 +166,14 @@ def sureness(
     return Sureness(study.nodes.teachers, *(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
-def null_coverage(variant: Variant, *, n: int, n_questions: int, studies: int, seed: int) -> dict[str, float]:
+def null_coverage(
+    variant: Variant, *, n: int, n_questions: int, studies: int, seed: int, allocation: Allocation = "neyman"
+) -> dict[str, float]:
     """How often 95 % intervals of the sign-flipped nulls hold zero, their truth: of mean alignment and of mean gain."""
     holds: dict[str, list[bool]] = {"alignment": [], "gain": []}
     for number in range(studies):
         study = small_study(variant, n_questions, seed + number, targeting="sparse", objectives=("reverse_kl",))
-        scores = score(study.simulate(uniform(study.children, n), times=1, seed=number), n_sig=min(20, n))
+        scores = score(study.simulate(launched(study, n, allocation), times=1, seed=number), n_sig=min(20, n))
         for row in summarise(study.nodes, study.paths, scores, seed=number).rows:
             if row.null and row.outcome == "all":
                 for name, held in holds.items():

@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.exact_student import exact_student
-from benchmarks.made_tables import Child, Launch, make_nodes, simulate, true_values
+from benchmarks.made_tables import Child, Launch, allotted, make_nodes, simulate, trees, true_values
 from benchmarks.small_language_model import VARIANTS, small_study
 from compute import allocation
 from compute.alignment import cosine, ideal_gradient, trace_of_covariance
 from compute.allocation import Allotment, Tree
 from compute.estimators import Estimates, Estimator, estimate, stratum_counts
-from store.schema import NOWHERE, ChildKind, ForcedKind
+from store.schema import NOWHERE, ChildKind
 from store.tables import Nodes
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Scene:
 
     def __init__(self, name: str, children: Sequence[Sequence[Child]], question_N: NDArray[np.int64]) -> None:
         self.name, self.children = name, children
-        self.nodes = make_nodes(children)
+        self.nodes = make_nodes(children, question_N=question_N)
         self.token_NK = ~np.isin(self.nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
         self.on_path_NK = self.nodes.kind_NK == ChildKind.ON_PATH
         self.p_NK, self.q_NK = np.full(self.token_NK.shape, np.nan), np.zeros(self.token_NK.shape)
@@ -62,22 +62,11 @@ class Scene:
         self.ideal_NK = self.gradient(self.p_NK, self.value_N, 1)
         tokens_NK = np.where(self.token_NK, self.p_NK, np.nan)
         self.used_N = np.nanmax(tokens_NK, axis=1) - np.nanmin(tokens_NK, axis=1) >= LEAST_RANGE
-        self.rows = [np.flatnonzero(question_N == number) for number in np.unique(question_N)]
 
     def gradient(self, p_NK: Array, value_N: Array, copies: int) -> Array:
         """The ideal gradient over all tokens of every node, NaN elsewhere."""
         logprob_NK = np.tile(np.where(self.token_NK, self.nodes.logprob_NK, np.nan), (copies, 1))
         return ideal_gradient(logprob_NK, p_NK, value=value_N)
-
-    def trees(self) -> list[Tree]:
-        """One per question: each has a budget of its own."""
-        found = []
-        for rows in self.rows:
-            next_NK = self.nodes.next_NK[rows]
-            inside_NK = np.where(next_NK == NOWHERE, NOWHERE, next_NK - rows[0])
-            columns = (self.nodes.kind_NK[rows], self.nodes.logprob_NK[rows], inside_NK, self.nodes.continue_logprob_NK[rows])
-            found.append(allocation.tree(*columns))
-        return found
 
     def errors(self, launches: Sequence[Launch], estimator: Estimator, copies: int, seed: int) -> tuple[float, float]:
         """Of on-path p_succ, and of the cosine."""
@@ -90,24 +79,11 @@ class Scene:
         return on_path, float(1.0 - np.nan_to_num(cosine_RN[:, self.used_N]).mean())
 
 
-def launches_of(scene: Scene, allotments: Sequence[Allotment]) -> list[Launch]:
-    own_kind = {ChildKind.CANDIDATE: ForcedKind.TOKEN, ChildKind.REST: ForcedKind.REST, ChildKind.ON_PATH: ForcedKind.GAP}
-    found = []
-    for rows, allotted in zip(scene.rows, allotments, strict=True):
-        for row, child in np.argwhere(allotted.own_NK > 0).tolist():
-            at = int(rows[row])
-            kind = own_kind[ChildKind(int(scene.nodes.kind_NK[at, child]))]
-            found.append(Launch(at, kind, int(allotted.own_NK[row, child]), child))
-        for row, child in np.argwhere(allotted.through_NK > 0).tolist():
-            found.append(Launch(int(rows[row]), ForcedKind.TOKEN, int(allotted.through_NK[row, child]), child))
-    return found
-
-
 Allotter = Callable[[Scene, int], list[Allotment]]
 
 
 def under(rule: Callable[[Tree, int], Allotment]) -> Allotter:
-    return lambda scene, n: [rule(tree, n) for tree in scene.trees()]
+    return lambda scene, n: [rule(tree, n) for _, tree in trees(scene.nodes)]
 
 
 def neyman(n_sig: int) -> Allotter:
@@ -124,10 +100,7 @@ def knowing(*, gradients: bool) -> Allotter:
         importance_N = np.ones(len(squared_N))
         found: list[Allotment] = []
         for _ in range(4 if gradients else 1):
-            found = [
-                _known(tree, importance_N[rows], scene.q_NK[rows], n)
-                for tree, rows in zip(scene.trees(), scene.rows, strict=True)
-            ]
+            found = [_known(tree, importance_N[rows], scene.q_NK[rows], n) for rows, tree in trees(scene.nodes)]
             if gradients:
                 # The derivative of 1 - 1/sqrt(1 + noise/signal) in the noise.
                 noise_N = _noise(scene, found)
@@ -147,8 +120,8 @@ def _known(tree: Tree, importance_N: Array, q_NK: Array, n: int) -> Allotment:
 def _noise(scene: Scene, allotments: Sequence[Allotment]) -> Array:
     """tr Cov of every node's estimated ideal gradient, from the true variances."""
     n_NK = np.zeros(scene.p_NK.shape)
-    for rows, allotted in zip(scene.rows, allotments, strict=True):
-        n_NK[rows, : allotted.own_NK.shape[1]] = allotted.own_NK
+    for (rows, _), given in zip(trees(scene.nodes), allotments, strict=True):
+        n_NK[rows, : given.own_NK.shape[1]] = given.own_NK
     variance_NK, value_N = np.zeros(n_NK.shape), np.zeros(len(n_NK))
     stay_NK = np.where(scene.on_path_NK, np.exp(np.nan_to_num(scene.nodes.continue_logprob_NK)), 0.0)
     P_NK = np.exp(np.nan_to_num(scene.nodes.logprob_NK, nan=-np.inf))
@@ -203,7 +176,7 @@ def ratio(totals: Sequence[int], errors: Sequence[float], reference: int, target
 
 def off_path_share(scene: Scene) -> float:
     """Of the reference's noise in the ideal gradient (trace of its covariance), the share of children off the paths."""
-    launches = launches_of(scene, REFERENCE.allotter(scene, N_REFERENCE))
+    launches = allotted(scene.nodes, REFERENCE.allotter(scene, N_REFERENCE))
     e: Estimates = estimate(simulate(scene.children, launches, times=1, seed=1), n_sig=0, estimator="on_policy")
     everything_N = trace_of_covariance(scene.nodes.logprob_NK, e.variance_NK, scene.token_NK)
     off_path_N = trace_of_covariance(scene.nodes.logprob_NK, np.where(scene.on_path_NK, 0.0, e.variance_NK), scene.token_NK)
@@ -213,14 +186,14 @@ def off_path_share(scene: Scene) -> float:
 
 def measure(scene: Scene) -> dict[str, tuple[Ratio, Ratio]]:
     """Of every way, the ratio by the error of on-path p_succ and by that of the cosine."""
-    launches = launches_of(scene, REFERENCE.allotter(scene, N_REFERENCE))
+    launches = allotted(scene.nodes, REFERENCE.allotter(scene, N_REFERENCE))
     total = sum(launch.n for launch in launches)
     targets = scene.errors(launches, REFERENCE.estimator, 2 * COPIES, seed=0)
     found = {}
     for way in WAYS:
         totals, errors = [], []
         for n in GRID:
-            launches = launches_of(scene, way.allotter(scene, n))
+            launches = allotted(scene.nodes, way.allotter(scene, n))
             totals.append(sum(launch.n for launch in launches))
             errors.append(scene.errors(launches, way.estimator, COPIES, seed=n))
         columns = list(zip(*errors, strict=True))

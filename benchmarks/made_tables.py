@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.allocation import Allotment, Tree, tree
 from store.schema import ABSENT_TOKEN, NOWHERE, PATH_END_TOKEN, REST_TOKEN, UNKNOWN_OUTCOME, ChildKind, ForcedKind, path_end
 from store.tables import Nodes
 
@@ -169,7 +170,7 @@ def every_child(children: Sequence[Sequence[Child]], n: int, n_initial: int = 0)
     return launches
 
 
-def uniform(children: Sequence[Sequence[Child]], n_min: int) -> list[Launch]:
+def shares(children: Sequence[Sequence[Child]], n_min: int) -> list[Launch]:
     """As `compute.allocation.shares`: N_min a candidate, a quarter for the rest, its share of N_min for a gap, none
     forced on a path."""
     launches = []
@@ -182,6 +183,31 @@ def uniform(children: Sequence[Sequence[Child]], n_min: int) -> list[Launch]:
             elif child.kind == ChildKind.ON_PATH and child.stay < 1.0:
                 launches.append(Launch(row, ForcedKind.GAP, max(3, int(np.ceil(n_min * (1.0 - child.stay)))), k))
     return launches
+
+
+def trees(nodes: Nodes) -> list[tuple[Int, Tree]]:
+    """The rows and the tree of every question: each has a budget of its own."""
+    found = []
+    for number in np.unique(nodes.question_N):
+        rows = np.flatnonzero(nodes.question_N == number)
+        next_NK = nodes.next_NK[rows]
+        inside_NK = np.where(next_NK == NOWHERE, NOWHERE, next_NK - rows[0])
+        columns = (nodes.kind_NK[rows], nodes.logprob_NK[rows], inside_NK, nodes.continue_logprob_NK[rows])
+        found.append((rows, tree(*columns)))
+    return found
+
+
+def allotted(nodes: Nodes, allotments: Sequence[Allotment]) -> list[Launch]:
+    """The launches of allotments to the questions of a table, in the order of `trees`."""
+    own_kind = {ChildKind.CANDIDATE: ForcedKind.TOKEN, ChildKind.REST: ForcedKind.REST, ChildKind.ON_PATH: ForcedKind.GAP}
+    found = []
+    for (rows, _), given in zip(trees(nodes), allotments, strict=True):
+        for row, child in np.argwhere(given.own_NK > 0).tolist():
+            at = int(rows[row])
+            found.append(Launch(at, own_kind[ChildKind(int(nodes.kind_NK[at, child]))], int(given.own_NK[row, child]), child))
+        for row, child in np.argwhere(given.through_NK > 0).tolist():
+            found.append(Launch(int(rows[row]), ForcedKind.TOKEN, int(given.through_NK[row, child]), child))
+    return found
 
 
 def simulate(

@@ -21,8 +21,8 @@ from compute.models import Model
 Prefix = tuple[int, ...]
 _BATCH = 256
 _STRIDE = 64
-#: Prefixes lighter than this are left unexplored, and counted so.
-_NEGLIGIBLE = 1e-6
+#: Prefixes lighter than this share of the tolerance are left unexplored, and counted so.
+_NEGLIGIBLE = 5e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Oracle:
         self._next: dict[Prefix, NDArray[np.float64]] = {}
         self._graded: dict[Prefix, bool] = {}
         self._solved: dict[Prefix, Exact] = {}
+        self._solved_with = (np.inf, 0)  #: tolerance and most expansions
         #: Keys and values of every token read, one row each; `_place` says in which rows those of a prefix are.
         self._kept = torch.empty(0)
         self._n_kept = 0
@@ -59,11 +60,14 @@ class Oracle:
 
         Gives up a prefix after `max_prefixes` expansions; its `unexplored` says so.
         """
+        if tolerance < self._solved_with[0] or max_prefixes > self._solved_with[1]:
+            self._solved.clear()
+            self._solved_with = (tolerance, max_prefixes)
         # The longest first: a search that meets a prefix whose answer is known takes that, and goes no further there.
         asked = set(prefixes) - self._solved.keys()
         for _, group in itertools.groupby(sorted(asked, key=len, reverse=True), key=len):
-            searches = {prefix: _Search(prefix) for prefix in group}
-            while wanted := [(one, taken) for one in searches.values() if (taken := one.take(tolerance, max_prefixes))]:
+            searches = {prefix: _Search(prefix, tolerance) for prefix in group}
+            while wanted := [(one, taken) for one in searches.values() if (taken := one.take(max_prefixes))]:
                 open_ones = {prefix for _, taken in wanted for _, prefix in taken if not self._known(prefix)}
                 self._look([prefix for prefix in open_ones if prefix not in self._next])
                 for search, taken in wanted:
@@ -92,9 +96,9 @@ class Oracle:
                 for (mass, one), logt_V in zip(group, teacher([one for _, one in group]), strict=True):
                     P_V = self._next[one]
                     total -= mass * float(np.sum(P_V * (np.log(np.maximum(P_V, 1e-300)) - logt_V), where=P_V > 0))
-                    for token in np.flatnonzero(mass * P_V > _NEGLIGIBLE):
+                    unexplored += mass
+                    for token in np.flatnonzero(mass * P_V > _NEGLIGIBLE * tolerance):
                         heapq.heappush(frontier, (-mass * float(P_V[token]), (*one, int(token))))
-                        unexplored += mass * float(P_V[token])
         return Exact(total, max(0.0, unexplored))
 
     def _known(self, prefix: Prefix) -> bool:
@@ -110,7 +114,7 @@ class Oracle:
             search.settle(mass, Exact(float(self._outcome(prefix)), 0.0))
         else:
             masses = mass * self._next[prefix]
-            for token in np.flatnonzero(masses > _NEGLIGIBLE):
+            for token in np.flatnonzero(masses > _NEGLIGIBLE * search.tolerance):
                 search.add(float(masses[token]), (*prefix, int(token)))
 
     def _outcome(self, prefix: Prefix) -> bool:
@@ -188,7 +192,8 @@ class Oracle:
 class _Search:
     """The frontier of one enumeration: the heaviest prefixes first."""
 
-    def __init__(self, root: Prefix) -> None:
+    def __init__(self, root: Prefix, tolerance: float) -> None:
+        self.tolerance = tolerance
         self._frontier: list[tuple[float, Prefix]] = [(-1.0, root)]
         self._success = 0.0
         self._failure = 0.0
@@ -196,11 +201,12 @@ class _Search:
         self._answered = 0.0  #: mass of prefixes whose answer was known before
         self._expanded = 0
 
-    def take(self, tolerance: float, max_prefixes: int) -> list[tuple[float, Prefix]]:
+    def take(self, max_prefixes: int) -> list[tuple[float, Prefix]]:
         """The next prefixes to expand; none once the unexplored mass is within tolerance."""
         # What answered prefixes left open is theirs; of the rest, at most its share of the tolerance may stay open.
         ahead = 1.0 - self._settled
-        if self._unexplored() <= tolerance or ahead <= tolerance * (1.0 - self._answered) or self._expanded >= max_prefixes:
+        done = self._unexplored() <= self.tolerance or ahead <= self.tolerance * (1.0 - self._answered)
+        if done or self._expanded >= max_prefixes:
             return []
         taken = [heapq.heappop(self._frontier) for _ in range(min(_STRIDE, len(self._frontier)))]
         self._expanded += len(taken)

@@ -107,7 +107,7 @@ def fit(nodes: Nodes, scores: Scores) -> Prior:
             n_MO[m, o] = sum(np.count_nonzero(a.there_n) for a in along)
             if n_MO[m, o]:
                 kappa_MO[m, o], positive_MOS[m, o] = _fit_direction(children, along, weight_S)
-    follows_counts_O = np.array(["p_succ" in objectives.parse(name).needs for name in scores.objectives], dtype=bool)
+    follows_O = np.array([objectives.parse(name).follows_completions for name in scores.objectives], dtype=bool)
     return Prior(
         teachers=scores.teachers,
         objectives=scores.objectives,
@@ -115,7 +115,7 @@ def fit(nodes: Nodes, scores: Scores) -> Prior:
         kappa_MO=kappa_MO,
         positive_MOS=positive_MOS,
         n_contrasts_MO=n_MO,
-        calibrated_MO=(n_MO >= MIN_CONTRASTS) & ~follows_counts_O,
+        calibrated_MO=(n_MO >= MIN_CONTRASTS) & ~follows_O,
     )
 
 

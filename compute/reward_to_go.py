@@ -30,6 +30,11 @@ def expected_later(nodes: Nodes) -> tuple[Array, Array]:
     """
     if nodes.later_n_MNK is None or nodes.later_sum_MNK is None or nodes.gap_kl_MNK is None:
         raise ValueError("Objective 'minillm': read the nodes with whole=True to score it.")
+    if len(nodes) and not (nodes.later_n_MNK > 0).any():
+        raise ValueError(
+            "Objective 'minillm': no completion of this study was read by its teachers; compute it with minillm among "
+            "`study.objectives`."
+        )
     n_MNK, sum_MNK = nodes.later_n_MNK.astype(np.float64), nodes.later_sum_MNK.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         read_MNK = np.where(n_MNK > 0, sum_MNK / n_MNK, np.nan)

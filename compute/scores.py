@@ -54,8 +54,9 @@ def score(
 ) -> Scores:
     """Score all nodes of a table under the study's objectives, or under any others (method.md 1-4).
 
-    Others than the study's take a table that was read with ``whole=True``. The update of `dr_grpo` follows p_succ, so that
-    its gain is no linear function of it and its `gain_se` no exact one.
+    Others than the study's take a table that was read with ``whole=True``. The updates of `dr_grpo` and `minillm` are
+    estimated from the completions that also give p_succ: noise counts as agreement there, so their gain is not unbiased and
+    its `gain_se` not exact.
 
     Raises ValueError for an unknown support, estimator or objective, and for a table that lacks what one takes.
     """

@@ -213,7 +213,7 @@ class _Case:
         o = _place(objective, scores.objectives, "objective") if objective is not None else 0
         if not scores.objectives or not scores.teachers:
             raise ValueError("Nothing can be selected in a study without teachers and objectives.")
-        if "p_succ" in parse(scores.objectives[o]).needs:
+        if parse(scores.objectives[o]).follows_completions:
             raise ValueError(
                 f"The update of {scores.objectives[o]} is made from completions, so they cannot judge what is chosen for it."
             )

@@ -125,7 +125,7 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = ()
     leave_out: Annotated[tuple[str, ...], Meta(description="Names of questions to leave out, before skip and limit count.")] = ()
     skip: Annotated[Count, Meta(description="Questions to leave out at the start.")] = 0
-    limit: Annotated[Count, Meta(description="Questions to take; 0 for all.")] = 0
+    limit: Annotated[Count, Meta(description="Questions to take; 0 for all (of reasoning-gym, which has no end, 100).")] = 0
     difficulty: Annotated[
         tuple[Bin, ...],
         Meta(
@@ -270,7 +270,7 @@ class Targeting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             description="neyman: where they make the ideal gradient most certain, n_sig a candidate at least; uniform: n_min "
             "forced at every child, as in the paper and as its counting needs; shares: n_min a candidate, its share for a gap."
         ),
-    ] = "shares"
+    ] = "neyman"
     budget_completions: Annotated[
         Count, Meta(description="Completions per question; 0: as many as n_min at every child makes.")
     ] = 0

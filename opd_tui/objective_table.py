@@ -39,7 +39,13 @@ def print_objectives(*, as_json: bool) -> None:
         )
     console = Console()
     console.print(table)
-    console.print(Text("Those named by `study.objectives` are kept exactly; others can be switched to when looking.", "dim"))
+    console.print(
+        Text(
+            "Those named by `study.objectives` are kept exactly; others can be switched to when looking, but for minillm, which "
+            "teachers must read completions for, and k beyond the study's `keep.top_k`.",
+            "dim",
+        )
+    )
 
 
 def _allowed(parameter: Parameter) -> str:

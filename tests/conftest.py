@@ -42,7 +42,7 @@ def small_study(folder: Path, *, limit: int = 4, n_min: int = 24, per_part: int 
     text = text.replace('questions = "questions.jsonl"', f'questions = "{CHAIN_SUMS / "questions.jsonl"}"')
     for key, value in (
         ("limit = 24", f"limit = {limit}"),
-        ("n_min = 80", f"n_min = {n_min}"),
+        ("n_min = 50", f"n_min = {n_min}"),
         ("questions = 32", f"questions = {per_part}"),
     ):
         assert key in text

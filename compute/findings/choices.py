@@ -28,7 +28,7 @@ def selection_gain(evidence: Evidence, *, seed: int = 0) -> Finding:
     teachers = [teacher for teacher in evidence.scores.teachers if teacher not in evidence.null_teachers]
     rows = []
     for objective in evidence.scores.objectives:
-        if "p_succ" in objectives.parse(objective).needs:
+        if objectives.parse(objective).follows_completions:
             continue
         for teacher in teachers:
             rule, fit = rules.threshold(teacher, "alignment", 0.0), rules.fitted_gate(teacher)

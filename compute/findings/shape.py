@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compute import objectives
 from compute.averages import Averages, Outcome, shared_questions
+from compute.estimators import BIASED, Estimator
 from compute.evidence import Evidence
 from compute.statistics import Interval, t_interval
 
@@ -51,6 +53,24 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and texts; a number that is not there is None."""
         return {"name": self.name, "title": self.title, "rows": [_plain(asdict(row)) for row in self.rows]}
+
+
+FOLLOWS = (
+    "The update is estimated from the completions that judge it, so their noise counts as agreement: believe neither its "
+    "cosine nor its gain."
+)
+BIASED_COUNTS = "Completions were counted as `{}`, which is biased whatever their number."
+
+
+def warned(finding: Finding, estimator: Estimator) -> Finding:
+    """The finding with what is to be said against every row of an objective, or of an estimator."""
+
+    def of(row: FindingRow) -> FindingRow:
+        flags: tuple[str, ...] = (FOLLOWS,) if row.objective and objectives.parse(row.objective).follows_completions else ()
+        flags += (BIASED_COUNTS.format(estimator),) if estimator in BIASED else ()
+        return replace(row, flags=(*row.flags, *flags)) if flags else row
+
+    return replace(finding, rows=tuple(map(of, finding.rows)))
 
 
 def _plain(value: Any) -> Any:

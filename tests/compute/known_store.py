@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.made_tables import uniform
+from benchmarks.made_tables import shares
 from benchmarks.small_language_model import LENGTH, N_TOKENS, SmallStudy, small_study
 from compute.averages import Averages
 from compute.evidence import Evidence
@@ -40,7 +40,7 @@ class KnownStudy:
     def draw(self, n_min: int, n_sig: int, seed: int = 0) -> Nodes:
         """Completions, uniform over children; at every third node all candidates but one get too few to be kept."""
         launches, seen = [], set()
-        for launch in uniform(self.study.children, n_min):
+        for launch in shares(self.study.children, n_min):
             candidate = launch.forced == ForcedKind.TOKEN and launch.row % 3 == 0
             few = candidate and launch.row in seen
             seen |= {launch.row} if candidate else set()

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.calibration import bias, narrowed, null_coverage, sureness
 from benchmarks.small_language_model import TARGETINGS, VARIANTS, Targeting, Variant, small_study
+from compute.allocation import Allocation
 
 
 @pytest.mark.parametrize("targeting", TARGETINGS)
@@ -33,13 +34,26 @@ def test_on_policy_is_unbiased_and_plain_is_not(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("n", "tolerance"), [(10, 0.05), (20, 0.03), (100, 0.03)])
-def test_a_probability_is_how_often_it_comes_true(variant: Variant, n: int, tolerance: float) -> None:
-    found = sureness(variant, n, n_questions=30, studies=2, seed=100)
+@pytest.mark.parametrize(
+    ("targeting", "allocation", "n", "tolerance"),
+    [
+        ("dense", "neyman", 10, 0.05),
+        ("dense", "neyman", 20, 0.03),
+        ("dense", "neyman", 100, 0.03),
+        ("sparse", "neyman", 20, 0.03),
+        ("dense", "shares", 20, 0.03),
+    ],
+)
+def test_a_probability_is_how_often_it_comes_true(
+    variant: Variant, targeting: Targeting, allocation: Allocation, n: int, tolerance: float
+) -> None:
+    found = sureness(variant, n, targeting=targeting, allocation=allocation, n_questions=30, studies=3, seed=100)
     assert len(found.p_positive_X) > 3000
     assert found.calibration_error <= tolerance
-    assert np.mean((found.p_positive_X > 0.05) & (found.p_positive_X < 0.95)) > 0.2  # it is not sure of everything
-    assert found.reliability_errors[1] <= (0.15 if n >= 20 else 0.2)
+    assert np.mean((found.p_positive_X > 0.05) & (found.p_positive_X < 0.95)) > 0.15  # it is not sure of everything
+    # Reliability in its worst bin; where gaps are wide and gradients smaller than their noise it can be off by more.
+    assert found.reliability_errors[0] <= 0.06
+    assert found.reliability_errors[1] <= (0.15 if n >= 20 and targeting == "dense" else 0.2)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

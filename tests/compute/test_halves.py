@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_nodes import Child, Group, make_nodes, rest
 
-from benchmarks.made_tables import uniform
+from benchmarks.made_tables import shares
 from benchmarks.small_language_model import SmallStudy, small_study
 from compute.alignment import SUPPORTS, Support
 from compute.averages import Averages
@@ -24,7 +24,7 @@ def small() -> SmallStudy:
 
 
 def drawn(study: SmallStudy, n_min: int, seed: int = 0) -> Nodes:
-    return study.simulate(uniform(study.children, n_min), times=1, seed=seed)
+    return study.simulate(shares(study.children, n_min), times=1, seed=seed)
 
 
 def exact(nodes: Nodes, scores: Scores, study: SmallStudy) -> Scores:

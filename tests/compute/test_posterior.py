@@ -9,7 +9,7 @@ import pytest
 from made_nodes import Child, Group, end, make_nodes, rest, to_end
 from numpy.typing import NDArray
 
-from benchmarks.made_tables import every_child, uniform
+from benchmarks.made_tables import every_child, shares
 from benchmarks.small_language_model import SmallStudy, small_study
 from compute.alignment import SUPPORTS
 from compute.posterior import MIN_CONTRASTS, SIGMA_S, Posterior, Prior, fit, fit_mixture, posterior
@@ -34,7 +34,7 @@ def judged(study: SmallStudy, nodes: Nodes, **settings: object) -> tuple[Scores,
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_a_page_is_told_what_the_study_is_told(study: SmallStudy, support: str) -> None:
     """The nodes of one question alone, with fewer children than the widest node, in a table of their own."""
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     _, prior, whole = judged(study, nodes, support=support)
     for question in (0, 7):
         page = question_of(nodes, question)
@@ -74,7 +74,7 @@ def question_of(nodes: Nodes, question: int) -> Nodes:
 
 
 def test_what_is_asked_together_and_how_often_changes_nothing_and_the_seed_does(study: SmallStudy) -> None:
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     scores, prior, first = judged(study, nodes)
     again, other = posterior(nodes, scores, prior), posterior(nodes, scores, prior, seed=1)
     np.testing.assert_array_equal(again.cosine_low_MON, first.cosine_low_MON)
@@ -87,7 +87,7 @@ def test_what_is_asked_together_and_how_often_changes_nothing_and_the_seed_does(
 
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_every_score_has_its_sureness_and_ends_are_in_order(study: SmallStudy, support: str) -> None:
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     scores, _, told = judged(study, nodes, support=support)
     scored_MON = np.isfinite(scores.alignment_MON)
     for value_MON in (told.p_positive_MON, told.cosine_low_MON, told.cosine_high_MON, told.cosine_sd_MON):
@@ -105,7 +105,7 @@ def test_every_score_has_its_sureness_and_ends_are_in_order(study: SmallStudy, s
 def test_more_completions_make_surer_and_a_narrower_interval_has_a_lower_level(study: SmallStudy) -> None:
     by_n = {}
     for n in (10, 100):
-        nodes = study.simulate(uniform(study.children, n), times=1, seed=n)
+        nodes = study.simulate(shares(study.children, n), times=1, seed=n)
         by_n[n] = judged(study, nodes)[2]
     assert np.nanmean(by_n[100].reliability_N) > np.nanmean(by_n[10].reliability_N) + 0.1
     assert np.nanmean(by_n[100].cosine_sd_MON) < 0.9 * np.nanmean(by_n[10].cosine_sd_MON)
@@ -118,7 +118,7 @@ def test_more_completions_make_surer_and_a_narrower_interval_has_a_lower_level(s
 
 def test_the_prior_learns_what_a_teacher_knows(study: SmallStudy) -> None:
     """An informed teacher is right at large differences, its opposite wrong there; an ignorant one is a coin."""
-    nodes = study.simulate(uniform(study.children, 50), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 50), times=1, seed=0)
     scores, prior, told = judged(study, nodes)
     of = dict(zip(scores.teachers, prior.positive_MOS[:, 0], strict=True))
     assert (of["informed"][SIGMA_S > 0.1] > 0.99).all() and (np.abs(of["ignorant"] - 0.5) < 0.15).all()
@@ -166,7 +166,7 @@ def test_exact_outcomes_are_sure() -> None:
 
 
 def test_few_contrasts_are_marked_and_so_is_an_update_that_follows_the_counts(study: SmallStudy) -> None:
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     scores = score(nodes, n_sig=10, objectives=["reverse_kl", "dr_grpo"])
     prior = fit(nodes, scores)
     assert prior.calibrated_MO[:, 0].all() and not prior.calibrated_MO[:, 1].any()
@@ -194,7 +194,7 @@ def test_a_study_without_scores_or_nodes_says_nothing() -> None:
 
 
 def test_a_prior_of_other_teachers_is_refused(study: SmallStudy) -> None:
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     prior = fit(nodes, score(nodes, n_sig=10))
     with pytest.raises(ValueError, match="fit it to scores of the same teachers and objectives"):
         posterior(nodes, score(nodes, n_sig=10, objectives=["reverse_kl"]), prior)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from equal_siblings import equal_siblings
 
-from benchmarks.made_tables import uniform
+from benchmarks.made_tables import shares
 from benchmarks.small_language_model import LENGTH, small_study
 from compute import rules, selection
 from compute.alignment import gain
@@ -27,7 +27,7 @@ N_MIN = 20
 def small() -> SimpleNamespace:
     """80 questions of an exact model whose siblings are nearly equal, at 20 completions a child, and the truth."""
     study = small_study("mixing", 80, 1, objectives=("reverse_kl",))
-    nodes = study.simulate(uniform(study.children, N_MIN), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, N_MIN), times=1, seed=0)
     rng = np.random.default_rng(0)
     shape = (len(nodes.teachers), len(study.paths.node_P))
     found = evidence(
@@ -125,7 +125,7 @@ def test_where_siblings_are_equal_choosing_gains_nothing() -> None:
 def test_split_is_unbiased_over_many_studies() -> None:
     study = small_study("mixing", 12, 5, objectives=("reverse_kl",))
     times = 60
-    nodes = study.simulate(uniform(study.children, N_MIN), times=times, seed=1)
+    nodes = study.simulate(shares(study.children, N_MIN), times=times, seed=1)
     n_paths, n_entries = len(study.paths.question_L), len(study.paths.node_P)
     copies = np.arange(times)
     paths = replace(

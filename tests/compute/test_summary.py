@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_nodes import Child, make_nodes, repeat
 
-from benchmarks.made_tables import uniform
+from benchmarks.made_tables import shares
 from benchmarks.small_language_model import SmallStudy, small_study
 from compute.halves import split, squared_norm
 from compute.scores import Scores, score, score_estimates
@@ -133,7 +133,7 @@ def test_a_study_without_paths() -> None:
 @pytest.fixture(scope="module")
 def simulated() -> tuple[SmallStudy, Nodes, Scores]:
     small = small_study("mixing", 10, 3, objectives=("reverse_kl", "forward_kl"))
-    nodes = small.simulate(uniform(small.children, 40), times=1, seed=0)
+    nodes = small.simulate(shares(small.children, 40), times=1, seed=0)
     return small, nodes, score(nodes, n_sig=20)
 
 

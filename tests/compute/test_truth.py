@@ -12,15 +12,15 @@ from compute.runner import prepare, run
 from compute.scores import score
 from tests.conftest import small_study
 
-N_QUESTIONS = 20
+N_QUESTIONS = 16
 #: Mass that enumeration may leave unexplored; the truth is taken from the middle of what is left. Intervals of backed-up
-#: children are some .02 wide, so it must be small.
-TOLERANCE = 0.004
+#: children are some .01 wide: with .004 a tenth of them would seem to miss.
+TOLERANCE = 0.002
 
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory):
-    """Truth, estimate and interval of every child of 20 questions that has an interval: one array of columns."""
+    """Truth, estimate and interval of every child of 16 questions that has an interval: one array of columns."""
     folder = tmp_path_factory.mktemp("truth")
     path = small_study(folder, limit=N_QUESTIONS, n_min=100)
     path.write_text(path.read_text().replace("seed = 0", "seed = 1").replace("k = 4\n", "n_paths = 3\nk = 4\n"))
@@ -45,18 +45,20 @@ def children(tmp_path_factory):
         )
         found = oracle.p_succ([(*prefix[node], int(nodes.token_NK[node, child])) for node, child in entries], TOLERANCE)
         for entry, exact in zip(entries, found, strict=True):
-            assert exact.unexplored <= 3 * TOLERANCE  # prefixes lighter than 1e-6 are not looked at
+            assert exact.unexplored <= 5 * TOLERANCE  # of very light prefixes nothing is looked at
             columns = (estimates.p_succ_NK, estimates.low_NK, estimates.high_NK)
             rows.append((exact.success + exact.unexplored / 2, *(float(one[entry]) for one in columns)))
     return np.array(rows).T
 
 
-def test_95_percent_intervals_hold_the_truth_95_percent_of_the_time(children):
+def test_95_percent_intervals_hold_the_truth(children):
+    """95 % of the time and more: one pseudo-count is on the safe side of a student whose tokens decide the outcome."""
     truth, _, low, high = children
     between = (truth >= 0.05) & (truth <= 0.95)
     inside = (low <= truth) & (truth <= high)
-    assert between.sum() >= 100
-    assert 0.93 <= inside[between].mean() <= 0.97, f"{inside[between].sum()} of {between.sum()}"
+    assert between.sum() >= 90
+    assert inside[between].mean() >= 0.93, f"{inside[between].sum()} of {between.sum()}"
+    assert (high - low)[between].mean() < 0.05
 
 
 def test_estimates_are_unbiased(children):
