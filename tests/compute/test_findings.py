@@ -17,7 +17,7 @@ from equal_siblings import equal_siblings
 from known_store import TEACHERS, exact, known_study, write_known_store
 
 import store
-from benchmarks.made_tables import uniform
+from benchmarks.made_tables import shares
 from benchmarks.small_language_model import LENGTH, small_study
 from compute import findings
 from compute.evidence import Evidence, evidence
@@ -225,7 +225,7 @@ def test_luck_is_named(known: SimpleNamespace) -> None:
 def many() -> Evidence:
     """240 questions of an exact model at 20 completions a child, as a population to draw studies from."""
     study = small_study("mixing", 240, 7, objectives=("reverse_kl",))
-    nodes = study.simulate(uniform(study.children, 20), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 20), times=1, seed=0)
     return evidence(nodes, study.paths, n_sig=10, length_L=np.full(len(study.paths.question_L), LENGTH))
 
 
@@ -282,7 +282,7 @@ def test_teachers_are_compared_on_the_same_questions_everywhere(known: SimpleNam
 
 def test_gap_mass_and_counts() -> None:
     study = small_study("mixing", 8, 1, targeting="sparse", objectives=("reverse_kl",))
-    nodes = study.simulate(uniform(study.children, 40), times=1, seed=0)
+    nodes = study.simulate(shares(study.children, 40), times=1, seed=0)
     found = counting(evidence(nodes, study.paths, n_sig=20, length_L=np.full(len(study.paths.question_L), LENGTH))).row()
     gaps = [1.0 - child.stay for row in study.children for child in row if child.kind == ChildKind.ON_PATH]
     assert 0.2 < found.intervals["gap_mass"].mean < 1.0
