@@ -72,7 +72,7 @@ def test_what_was_started_before_the_guard_is_left_alone():
         watched.close()
         with subprocess.Popen(SLEEPER, stdout=subprocess.PIPE) as after:
             assert after.stdout.readline()
-            # A guard looks every second. That it looked shows in what it saw last, which nothing tells: so it is waited for.
+            # It looks every second, and nothing tells that it did.
             guardian.join(3.0)
             watching.close()
             guardian.join(10.0)
