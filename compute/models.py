@@ -125,7 +125,7 @@ def load(
 
     Raises `StudyError` where there is no such model, it has no weights, or the device is not there.
     """
-    torch, transformers = _libraries()
+    torch, _ = _libraries()
     folder = Path(location)
     if not folder.is_dir() and (location.startswith((".", "/", "~")) or location.count("/") > 1):
         raise StudyError(f"There is no model folder {location}.")
@@ -133,21 +133,13 @@ def load(
         raise StudyError(f"The model folder {folder} has no config.json, so it is no model in transformers' format.")
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise StudyError(f"The model folder {folder} has no weights (*.safetensors).")
-    options: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
     try:
         place = torch.device(device)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         raise StudyError(f"The device `{device}` cannot be used: {str(error).splitlines()[0]}") from None
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            location, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa", **options
-        )
-    except Exception as error:  # whatever transformers meets while loading concerns this model
-        what = str(error).strip().splitlines() or [type(error).__name__]
-        raise StudyError(f"The model `{location}` cannot be loaded: {what[0]}") from error
-    network = network.to(place).eval().requires_grad_(False)
+    tokenizer = _fetch("AutoTokenizer", location, revision, trust_remote_code)
+    network = load_network(location, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     tokens = read_tokens(tokenizer)
     return Model(
         name=location,
@@ -159,6 +151,27 @@ def load(
         device=place,
         end_ids=_end_ids(network, tokenizer, tokens, stop),
     )
+
+
+def load_network(
+    location: str, *, revision: str = "", dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+) -> Any:
+    """The network alone, for inference. Raises `StudyError` where it cannot be loaded."""
+    torch, _ = _libraries()
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "attn_implementation": "sdpa"}
+    network = _fetch("AutoModelForCausalLM", location, revision, trust_remote_code, **options)
+    return network.to(torch.device(device)).eval().requires_grad_(False)
+
+
+def _fetch(kind: str, location: str, revision: str, trust_remote_code: bool, **options: Any) -> Any:
+    _, transformers = _libraries()
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            location, revision=revision or None, trust_remote_code=trust_remote_code, **options
+        )
+    except Exception as error:  # whatever transformers meets while loading concerns this model
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise StudyError(f"The model `{location}` cannot be loaded: {what[0]}") from error
 
 
 def stopping(model: Model, stop: Sequence[str]) -> Model:

@@ -11,20 +11,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from compute import objectives, scoring, targeting
 from compute.demonstrations import Pool, Writer, gather
 from compute.engine import Completion, Engine, Launch, Tick
-from compute.errors import ComputeError
 from compute.later import Later, nothing_later, read_later
 from compute.models import Model
+from compute.passes import Stored, read
 from compute.sampling import key
-from compute.scoring import LogProbs, StudentScores, TeacherScores
+from compute.scoring import LogProbs
 from compute.screening import difficulty
 from compute.served.known import fbar_of, needed_tokens, rest_logprob
-from compute.served.scores import score_served
 from compute.served.teacher import Reading, ServedTeacher
 from compute.study import Study, Teacher
 from compute.targeting import Batch, Target
@@ -93,18 +91,6 @@ Keeper = Callable[[str, Callable[[], Responses]], Responses]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A rollout that goes into the store: the student's and every teacher's word on its tokens, in the study's order."""
-
-    index: int  #: among the initial rollouts
-    kind: PathKind
-    student: StudentScores
-    student_states: torch.Tensor  #: [T, d]
-    teachers: tuple[TeacherScores, ...]
-    teacher_states: tuple[torch.Tensor | Reading, ...]  #: of a served teacher what it said
-
-
-@dataclass(frozen=True, slots=True)
 class Findings:
     """Everything that a question's record is made of."""
 
@@ -139,6 +125,43 @@ def screen(bench: Bench, rollouts: Responses) -> QuestionStatus:
     return QuestionStatus.SCORED if not wanted or bin_ in wanted else QuestionStatus.NOT_SELECTED
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question whose paths are chosen, before anybody has read them."""
+
+    question: Question
+    rollouts: Responses
+    prompt_ids: tuple[int, ...]
+    kept: Mapping[int, PathKind]  #: rollouts that go into the store
+    shared_prompts: tuple[list[int], ...]  #: of every teacher
+    prompts: Mapping[int, list[list[int]]]  #: of every teacher, for each of the rollouts
+
+
+def prepare(
+    bench: Bench, question: Question, rollouts: Responses, pools: Mapping[str, Pool], others: Mapping[str, str]
+) -> Prepared | Findings:
+    """Choose paths and word every teacher's prompt; the findings of a question that is left out."""
+    prompt_ids = tuple(bench.prompt_ids(bench.student, question, ""))
+    chosen = choose_paths(bench.study, question, rollouts)
+    status = screen(bench, rollouts)
+    texts = {at: bench.student.text(_tokens(rollouts, at)) for at in range(len(rollouts))}
+    materials: tuple[Material, ...] | None = None
+    if status is QuestionStatus.SCORED:
+        materials, chosen = gather(bench, question, pools, others, texts, chosen)
+        status = QuestionStatus.SCORED if materials is not None else QuestionStatus.NO_DEMONSTRATION
+    if materials is None:
+        return _left_out(bench, question, status, prompt_ids, rollouts)
+    kept = dict(chosen)
+    if bench.study.keep.rollouts == "all":
+        shown = {text.strip() for one in materials for text in (one.demonstration, one.wrong, one.summary)}
+        kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and texts[at].strip() not in shown}
+    shared = [
+        _teacher_prompt(bench, teacher, question, material) for teacher, material in zip(bench.teachers, materials, strict=True)
+    ]
+    prompts = {at: _prompts_of(bench, question, rollouts, at, materials, shared) for at in sorted(kept)}
+    return Prepared(question, rollouts, prompt_ids, kept, tuple(shared), prompts)
+
+
 def investigate(
     bench: Bench,
     question: Question,
@@ -149,30 +172,19 @@ def investigate(
     *,
     sample: int = 0,
 ) -> Findings:
-    """All that follows the rollouts. `pools` and `others` are what contexts are made of: see `demonstrations.gather`.
+    """All that follows the rollouts. `pools` and `others` are what contexts are made of: see `demonstrations.gather`."""
+    prepared = prepare(bench, question, rollouts, pools, others)
+    if isinstance(prepared, Findings):
+        return prepared
+    return follow(bench, prepared, read(bench, [prepared])[0], keep, sample=sample)
+
+
+def follow(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...], keep: Keeper, *, sample: int = 0) -> Findings:
+    """All that follows the teachers' passes.
 
     With `sample`, only so many completions of every batch are run: enough to see what all of them would take.
     """
-    prompt_ids = bench.prompt_ids(bench.student, question, "")
-    chosen = choose_paths(bench.study, question, rollouts)
-    status = screen(bench, rollouts)
-    texts = {at: bench.student.text(_tokens(rollouts, at)) for at in range(len(rollouts))}
-    materials: tuple[Material, ...] | None = None
-    if status is QuestionStatus.SCORED:
-        materials, chosen = gather(bench, question, pools, others, texts, chosen)
-        status = QuestionStatus.SCORED if materials is not None else QuestionStatus.NO_DEMONSTRATION
-    if materials is None:
-        return _left_out(bench, question, status, prompt_ids, rollouts)
-
-    kept = dict(chosen)
-    if bench.study.keep.rollouts == "all":
-        shown = {text.strip() for one in materials for text in (one.demonstration, one.wrong, one.summary)}
-        kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and texts[at].strip() not in shown}
-    shared = [
-        _teacher_prompt(bench, teacher, question, material) for teacher, material in zip(bench.teachers, materials, strict=True)
-    ]
-    prompts = {at: _prompts_of(bench, question, rollouts, at, materials, shared) for at in sorted(kept)}
-    stored = tuple(_score(bench, prompt_ids, theirs, rollouts, at, kept[at]) for at, theirs in prompts.items())
+    question, rollouts, prompt_ids = prepared.question, prepared.rollouts, prepared.prompt_ids
     path_index = tuple(n for n, one in enumerate(stored) if one.kind is not PathKind.NONE)
     trie = Trie(
         [
@@ -189,15 +201,16 @@ def investigate(
     run = [replace(batch, launches=batch.launches[:sample]) for batch in batches] if sample else batches
     outcomes = run_completions(bench, question, prompt_ids, trie, run, keep)
     if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
-        by_path = [[prompts[stored[n].index][m] for n in path_index] for m in range(len(bench.teachers))]
+        by_path = [[prepared.prompts[stored[n].index][m] for n in path_index] for m in range(len(bench.teachers))]
         later = read_later(bench, prompt_ids, by_path, trie, targets, batches, outcomes)
     else:
         later = nothing_later(targets, len(bench.teachers))
+    shown = zip(bench.teachers, prepared.shared_prompts, strict=True)
     return Findings(
         question=question,
         status=QuestionStatus.SCORED if targets else QuestionStatus.NO_NODE,
-        prompt_ids=tuple(prompt_ids),
-        teacher_prompts=tuple(teacher.model.shown(ids) for teacher, ids in zip(bench.teachers, shared, strict=True)),
+        prompt_ids=prompt_ids,
+        teacher_prompts=tuple(teacher.model.shown(ids) for teacher, ids in shown),
         rollouts=rollouts,
         stored=stored,
         trie=trie,
@@ -385,44 +398,8 @@ def _feedback(bench: Bench, question: Question, rollouts: Responses, at: int) ->
     return bench.grade(question, bench.student.text(_tokens(rollouts, at))).feedback
 
 
-def _score(
-    bench: Bench,
-    prompt_ids: Sequence[int],
-    teacher_prompts: Sequence[Sequence[int]],
-    rollouts: Responses,
-    at: int,
-    kind: PathKind,
-) -> Stored:
-    """The student's and every teacher's pass over one rollout."""
-    tokens = rollouts.completions[at].token_ids
-    states = scoring.states(bench.student, prompt_ids, tokens.tolist())[:-1]
-    student = scoring.score_student(bench.student_log_probs, states, tokens, bench.study.keep.top_k)
-    teacher_scores: list[TeacherScores] = []
-    teacher_states: list[torch.Tensor | Reading] = []
-    for teacher, prompt in zip(bench.teachers, teacher_prompts, strict=True):
-        if teacher.served is not None:
-            top = student.topk_token_id_TC
-            said = teacher.served.read(prompt, tokens.tolist(), top, bench.tick)
-            teacher_scores.append(score_served(bench.student_log_probs, states, said.known, tokens, top))
-            teacher_states.append(said)
-            continue
-        if teacher.model is bench.student and list(prompt) == list(prompt_ids):
-            theirs = states
-        else:
-            try:
-                theirs = scoring.states(teacher.model, prompt, tokens.tolist())[:-1]
-            except ComputeError as error:
-                raise ComputeError(f"Teacher {teacher.settings.id}: {error}") from error
-        teacher_scores.append(
-            scoring.score_teacher(bench.student_log_probs, states, teacher.log_probs, theirs, tokens, student.topk_token_id_TC)
-        )
-        teacher_states.append(theirs)
-        bench.tick(0)
-    return Stored(at, kind, student, states, tuple(teacher_scores), tuple(teacher_states))
-
-
 def _left_out(
-    bench: Bench, question: Question, status: QuestionStatus, prompt_ids: Sequence[int], rollouts: Responses
+    bench: Bench, question: Question, status: QuestionStatus, prompt_ids: tuple[int, ...], rollouts: Responses
 ) -> Findings:
     """A question that cannot be scored: its counts are kept, and why."""
-    return Findings(question, status, tuple(prompt_ids), ("",) * len(bench.teachers), rollouts, (), None, (), (), (), (), ())
+    return Findings(question, status, prompt_ids, ("",) * len(bench.teachers), rollouts, (), None, (), (), (), (), ())

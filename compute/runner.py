@@ -24,9 +24,12 @@ from compute.demonstrations import Pool, Writer, gather, sample_pool, writers
 from compute.engine import Engine
 from compute.errors import StudyError
 from compute.locks import WHOLE, Shard, lock
-from compute.pipeline import Bench, TeacherRun, investigate, sample_rollouts, screen
+from compute.passes import read
+from compute.pipeline import Bench, Findings, Prepared, TeacherRun, follow, sample_rollouts, screen
+from compute.pipeline import prepare as prepare_question
 from compute.progress import Reporter
 from compute.record import to_record
+from compute.residence import Residence
 from compute.served.teacher import open_served
 from compute.spooled import Spool
 from compute.stopping import Ticker, signals
@@ -72,13 +75,14 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "
     study = with_nulls(study, len(questions))
     require_fields(study.teacher, questions)
     reporter.phase("loading models")
-    student = _model(study.student.model, study.student, folder, device, study.sampling.stop)
+    shared = Residence() if study.engine.resident == "one" else None
+    student = _model(study.student.model, study.student, folder, device, study.sampling.stop, shared)
     if study.engine.threads:
         import torch
 
         torch.set_num_threads(study.engine.threads)
     runs = _engine(study, student, reporter.say)
-    shelf = _Shelf(study, folder, device, Writer("", student, runs), reporter.say)
+    shelf = _Shelf(study, folder, device, Writer("", student, runs), reporter.say, shared)
     teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
     tick = Ticker(reporter)
     bench = Bench(study, student, runs, teachers, grade, tick, reporter.say)
@@ -128,9 +132,10 @@ def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: S
         batch = Batch(setup.study, out, spool)
         with reporter, signals():
             try:
-                for question in todo:
-                    batch.add(question, do_question(setup, question, spool, reporter))
-                    reporter.question_done()
+                for group in groups(setup.study, todo):
+                    for question, record in do_questions(setup, group, spool, reporter):
+                        batch.add(question, record)
+                        reporter.question_done()
             finally:  # interrupted, or a fault of one question: the finished ones are kept all the same
                 batch.publish()
         n_done = finish(out, setup.questions, spool)
@@ -191,11 +196,42 @@ def _lacking(study: Study, teacher: Teacher) -> str:
     return f"no {kinds} in {study.demonstrations.max_tries} tries" + (", or no summary" if teacher.summarised else "")
 
 
+def groups(study: Study, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    """Questions that are done together, phase by phase: those of a part where models take turns in memory, else one."""
+    size = study.parts.questions if study.engine.resident == "one" else 1
+    return (questions[start : start + size] for start in range(0, len(questions), size))
+
+
+def do_questions(
+    setup: Setup, questions: Sequence[Question], spool: Spool, reporter: Reporter
+) -> Iterator[tuple[Question, PartArrays]]:
+    """The records of some questions, from the spool as far as it goes: each phase for all of them, then the next."""
+    ready = {question.id: spool.record(question) for question in questions}
+    begun = {one.id: _begin(setup, one, spool, reporter) for one in questions if ready[one.id] is None}
+    paths = [one for one in begun.values() if isinstance(one, Prepared)]
+    for one in paths:
+        reporter.phase(f"question {one.question.number + 1}: teachers")
+    stored = dict(zip((one.question.id for one in paths), read(setup.bench, paths), strict=True))
+    for question in questions:
+        record = ready[question.id]
+        if record is None:
+            reporter.phase(f"question {question.number + 1}: completions")
+            found = begun[question.id]
+            if isinstance(found, Prepared):
+                found = follow(setup.bench, found, stored.pop(question.id), partial(spool.responses, question))
+            record = to_record(setup.study, found)
+            spool.keep_record(question, record)
+        yield question, record
+
+
 def do_question(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> PartArrays:
     """The record of one question, from the spool as far as it goes."""
-    ready = spool.record(question)
-    if ready is not None:
-        return ready
+    ((_, record),) = do_questions(setup, [question], spool, reporter)
+    return record
+
+
+def _begin(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> Prepared | Findings:
+    """What comes before the teachers' passes."""
     bench = setup.bench
     reporter.phase(f"question {question.number + 1}: rollouts")  # by number: its name is data, and this goes to a terminal
     rollouts = spool.responses(question, "rollouts", partial(sample_rollouts, bench, question))
@@ -204,11 +240,7 @@ def do_question(setup: Setup, question: Question, spool: Spool, reporter: Report
     if screen(bench, rollouts) is QuestionStatus.SCORED:
         reporter.phase(f"question {question.number + 1}: demonstrations")
         pools, others = pools_of(setup, question, spool), others_of(setup, question, spool)
-    reporter.phase(f"question {question.number + 1}: completions")
-    findings = investigate(bench, question, rollouts, pools, others, partial(spool.responses, question))
-    record = to_record(setup.study, findings)
-    spool.keep_record(question, record)
-    return record
+    return prepare_question(bench, question, rollouts, pools, others)
 
 
 def _pool(setup: Setup, question: Question, author: Writer, wants_wrong: bool, spool: Spool | None) -> Pool:
@@ -271,9 +303,17 @@ class Batch:
 class _Shelf:
     """Every model that a study names, loaded once however many teachers use it."""
 
-    def __init__(self, study: Study, folder: Path, device: str, student: Writer, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        device: str,
+        student: Writer,
+        note: Callable[[str], None],
+        shared: Residence | None,
+    ) -> None:
         self.student = student.model
-        self._note = note
+        self._note, self._shared = note, shared
         #: by id: those who write demonstrations or summaries
         self.writers = {student.id: student}
         self._study, self._folder, self._device = study, folder, device
@@ -283,7 +323,7 @@ class _Shelf:
         """The model `name` with the revision, dtype and device of a teacher."""
         facts = (models.locate(name, self._folder), settings.revision, settings.dtype, self._device or settings.device)
         if facts not in self._models:
-            self._models[facts] = _model(name, settings, self._folder, self._device, ())
+            self._models[facts] = _model(name, settings, self._folder, self._device, (), self._shared)
         return self._models[facts]
 
     def writer(self, name: str, settings: Teacher) -> Writer:
@@ -299,15 +339,26 @@ class _Shelf:
         return self.writers[found]
 
 
-def _model(name: str, settings: ModelSettings | Teacher, folder: Path, device: str, stop: Sequence[str]) -> models.Model:
-    return models.load(
-        models.locate(name, folder),
-        revision=settings.revision,
-        dtype=settings.dtype,
-        device=device or settings.device,
-        trust_remote_code=settings.trust_remote_code,
-        stop=stop,
-    )
+def _model(
+    name: str,
+    settings: ModelSettings | Teacher,
+    folder: Path,
+    device: str,
+    stop: Sequence[str],
+    shared: Residence | None,
+) -> models.Model:
+    """Load a model; with `shared`, one that takes turns with the others there."""
+    location = models.locate(name, folder)
+    options: dict[str, Any] = {
+        "revision": settings.revision,
+        "dtype": settings.dtype,
+        "device": device or settings.device,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+    model = models.load(location, stop=stop, **options)
+    if shared is not None:
+        shared.take_in(model, partial(models.load_network, location, **options))
+    return model
 
 
 def _engine(study: Study, student: models.Model, note: Callable[[str], None]) -> Engine:

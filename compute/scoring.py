@@ -71,12 +71,22 @@ def states(model: Model, prompt_ids: Sequence[int], response_ids: Sequence[int])
 
     Raises `ComputeError` where prompt and response are longer than the model's window.
     """
-    length = len(prompt_ids) + len(response_ids)
+    return context_states(model, [prompt_ids], response_ids)[0]
+
+
+@torch.inference_mode()
+def context_states(model: Model, prompts: Sequence[Sequence[int]], response_ids: Sequence[int]) -> list[torch.Tensor]:
+    """`states` of one response after several prompts, in one batch.
+
+    Raises `ComputeError` where prompt and response are longer than the model's window.
+    """
+    length = max(map(len, prompts)) + len(response_ids)
     if model.window is not None and length > model.window:
         raise ComputeError(
             f"{length} tokens of prompt and response do not fit the window of {model.name}, {model.window} tokens."
         )
-    return _last_hidden(model, [[*prompt_ids, *response_ids]])[0, len(prompt_ids) - 1 :]
+    hidden = _last_hidden(model, [[*prompt, *response_ids] for prompt in prompts])
+    return [one[len(prompt) - 1 : len(prompt) + len(response_ids)] for one, prompt in zip(hidden, prompts, strict=True)]
 
 
 @torch.inference_mode()

@@ -317,6 +317,10 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         float, Meta(ge=0.0, description="GiB that decoding may take beside the weights; 0 for whatever is free.")
     ] = 0.0
     threads: Annotated[Count, Meta(description="CPU threads; 0 for the default of torch.")] = 0
+    resident: Annotated[
+        Literal["all", "one"],
+        Meta(description="Models whose weights are in memory: all, or one at a time, a phase for all questions of a part."),
+    ] = "all"
 
 
 class Study(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
