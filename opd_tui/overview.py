@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.posterior import Prior, fit
 from compute.scores import Scores, score
 from compute.summary import SummaryRow, summarise
 from opd_tui.facts import Mean, Score
@@ -23,6 +24,8 @@ Array = NDArray[np.floating[Any]]
 
 #: Nodes that are scored together: each takes some 20 KB meanwhile.
 BLOCK = 1000
+#: What a study teaches of how sure its scores are is learnt from about so many nodes.
+PRIOR_NODES = 2000
 _NO_ROWS = np.empty(0, np.intp)
 
 
@@ -39,6 +42,7 @@ class Overview:
     worst_MOL: Array
     n_MOL: Array
     means: Mapping[tuple[int, int], Mean]  #: by teacher and objective
+    prior: Prior | None = None  #: how sure scores are
     note: str = ""  #: why there is nothing, where there is nothing
 
     def question(self, number: int, teacher: int, objective: int) -> Score:
@@ -62,7 +66,9 @@ class Overview:
         return self.means.get((teacher, objective), NO_MEAN)
 
 
-def overview(nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[int, int], Mean]) -> Overview:
+def overview(
+    nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[int, int], Mean], prior: Prior | None = None
+) -> Overview:
     """Means over the decision points of `nodes`, by question and by rollout."""
     numbers, question_N = np.unique(nodes.question_N, return_inverse=True)
     rollout_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
@@ -75,6 +81,7 @@ def overview(nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[in
         *by_question,
         *by_rollout,
         means,
+        prior,
     )
 
 
@@ -92,6 +99,16 @@ def score_study(nodes: Nodes, n_sig: float) -> Scores:
     if not alignments:
         return empty
     return replace(empty, alignment_MON=np.concatenate(alignments, axis=2), gain_MON=np.concatenate(gains, axis=2))
+
+
+def study_prior(nodes: Nodes, n_sig: float) -> Prior:
+    """How sure scores are, from whole questions that lie evenly over the study."""
+    numbers = np.unique(nodes.question_N)
+    chosen = numbers[:: max(1, -(-len(nodes) // PRIOR_NODES))]
+    node_G = np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
+    inside_N = np.isin(nodes.question_N, chosen)
+    some = take_nodes(nodes, np.flatnonzero(inside_N), np.flatnonzero((node_G >= 0) & inside_N[node_G]))
+    return fit(some, score(some, n_sig=n_sig, support="sliced"))
 
 
 def _blocks(nodes: Nodes) -> Iterator[Nodes]:
@@ -126,7 +143,7 @@ def _mean(both: SummaryRow, correct: SummaryRow, incorrect: SummaryRow) -> Mean:
 def no_overview(n_nodes: int) -> Overview:
     """In place of a study that is too large to be scored while somebody waits."""
     nothing = np.empty((0, 0, 0))
-    return Overview({}, {}, *(nothing,) * 6, {}, note=f"{n_nodes:,} nodes are too many to score here")
+    return Overview({}, {}, *(nothing,) * 6, {}, None, note=f"{n_nodes:,} nodes are too many to score here")
 
 
 def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Array]:

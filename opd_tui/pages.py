@@ -7,13 +7,14 @@ facts. Axes as in `store.tables`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, isfinite, nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.posterior import Prior, posterior
 from compute.scores import Scores
 from opd_tui.colouring import Colouring
 from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
@@ -25,7 +26,9 @@ from store.tables import Nodes, Rollout
 
 Array = NDArray[np.floating[Any]]
 
-#: Two-sided 95 % of the normal distribution: a gain nearer to zero than this many standard errors has no sure sign.
+#: A sign is sure where P(alignment > 0) is below the one or above the other.
+UNSURE = (0.05, 0.95)
+#: Where the study cannot say how sure a score is, or has not yet: a gain this many standard errors from zero has a sure sign.
 SURE = 1.96
 KINDS = {ChildKind.ON_PATH: "path", ChildKind.REST: "rest", ChildKind.END: "end"}
 KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, JS = (
@@ -77,16 +80,46 @@ class RolloutPage:
 
     # colours
 
-    def colouring(self, metric: Metric, teacher: int, objective: int) -> Colouring:
-        """`metric` at every token."""
+    def colouring(self, metric: Metric, teacher: int, objective: int, prior: Prior | None = None) -> Colouring:
+        """`metric` at every token. How sure its sign is: by `prior`, as far as that can tell, else by the error of the gain."""
         values_T = self._values(metric, teacher, objective)
         uncertain: frozenset[int] = frozenset()
         if metric.needs == "objective":
             rows = np.array(list(self.row_of.values()), int)
             gain_P, se_P = self.scores.gain_MON[teacher, objective, rows], self.scores.gain_se_MON[teacher, objective, rows]
             unsure_P = ~(np.abs(gain_P) >= SURE * se_P)
+            p_P = self.p_positive(teacher, objective, prior)[rows]
+            unsure_P = np.where(np.isnan(p_P), unsure_P, (p_P >= UNSURE[0]) & (p_P <= UNSURE[1]))
             uncertain = frozenset(position for position, unsure in zip(self.row_of, unsure_P, strict=True) if unsure)
         return Colouring(values_T.tolist(), _scale(metric, values_T), uncertain)
+
+    def p_positive(self, teacher: int, objective: int, prior: Prior | None) -> Array:
+        """P(alignment > 0) at every node of the question: [N]. NaN where there is no prior that could tell."""
+        scores, unknown_N = self.scores, np.full(len(self.nodes), nan)
+        if prior is None or (prior.teachers, prior.objectives) != (scores.teachers, scores.objectives):  # one came meanwhile
+            return unknown_N
+        teachers, objectives = (scores.teachers[teacher],), (scores.objectives[objective],)
+        at = np.s_[teacher : teacher + 1, objective : objective + 1]
+        found = posterior(
+            self.nodes,
+            replace(
+                scores,
+                teachers=teachers,
+                objectives=objectives,
+                alignment_MON=scores.alignment_MON[at],
+                update_MONK=scores.update_MONK[at],
+            ),
+            replace(
+                prior,
+                teachers=teachers,
+                objectives=objectives,
+                kappa_MO=prior.kappa_MO[at],
+                positive_MOS=prior.positive_MOS[at],
+                calibrated_MO=prior.calibrated_MO[at],
+            ),
+            n_draws=2,  # draws are for what is not asked here
+        )
+        return found.p_positive_MON[0, 0] if found.calibrated_MO[0, 0] else unknown_N
 
     def _values(self, metric: Metric, teacher: int, objective: int) -> Array:
         rollout, scores = self.rollout, self.scores

@@ -12,7 +12,7 @@ import store
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
-from opd_tui.overview import Overview, no_overview, overview, score_study, study_means
+from opd_tui.overview import Overview, no_overview, overview, score_study, study_means, study_prior
 from opd_tui.pages import RolloutPage
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
@@ -81,8 +81,9 @@ class Library:
         if n_nodes > MOST_NODES:
             return no_overview(n_nodes)
         nodes, paths = self._store.study_nodes(whole=self._whole)
-        scores = score_study(nodes, self._store.attributes.n_sig)
-        return overview(nodes, paths, scores, study_means(nodes, paths, scores))
+        n_sig = self._store.attributes.n_sig
+        scores = score_study(nodes, n_sig)
+        return overview(nodes, paths, scores, study_means(nodes, paths, scores), study_prior(nodes, n_sig))
 
     # pages
 

@@ -44,6 +44,11 @@ class Session:
         self.catalogue = catalogue
         self._questions = {question.id: question for question in catalogue.questions}
 
+    def survey(self, overview: Overview) -> None:
+        """The whole study is scored, and says how sure the page's signs are."""
+        self.overview = overview
+        self._changed()
+
     def score_of_question(self, question: QuestionFacts) -> Score | None:
         """Under the current teacher and objective."""
         if self.overview is None:
@@ -127,7 +132,8 @@ class Session:
         if self.page is None:
             return NO_COLOURING
         if self._colouring is None:
-            self._colouring = self.page.colouring(self.metric, self.teacher, self.objective)
+            prior = self.overview.prior if self.overview else None
+            self._colouring = self.page.colouring(self.metric, self.teacher, self.objective, prior)
         return self._colouring
 
     @property

@@ -99,9 +99,10 @@ class Browse(BrowseView):
                 if self.session.overview is None and not self._surveying:
                     self._survey()
             case Surveyed(overview):
-                self.session.overview = overview
+                self.session.survey(overview)
                 self._surveying = False
                 self.show_lists()
+                self.show_colours()
                 self.show_teachers()
                 if self._survey_again:
                     self._survey()

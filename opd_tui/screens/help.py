@@ -41,7 +41,8 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 
 READING = """\
 A token is coloured where there is an estimate. No colour is no estimate, never a zero. Letters without a fill: the \
-sign is uncertain, the gain lies within 1.96 standard errors of zero. Beside every colour stands a number, in the \
+sign is uncertain, P(alignment > 0) lies between .05 and .95 (where the study is too small to say it, or not read \
+yet: the gain lies within 1.96 standard errors of zero). Beside every colour stands a number, in the \
 legend and in the node pane.
 
 A node is a position where completions were launched for several tokens that might have come; › marks the one that \

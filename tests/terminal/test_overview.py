@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import NARROW, browsing, picture
+from driving import NARROW, browsing, picture, until
 
 import store
+from compute.posterior import fit, posterior
 from compute.scores import score
 from compute.summary import summarise
 from opd_tui import overview as subject
@@ -53,6 +55,27 @@ async def test_a_teachers_mean_gain_stands_beside_its_mean_alignment_in_80_colum
         lines = [line for line in picture(pilot).splitlines() if "mean " in line and " gain " in line]
         assert f"mean {signed(mean.mean):>4} gain {signed(mean.gain, 3):>5} ✓ {signed(mean.correct):>4}" in lines[0]
         assert max(map(len, lines)) <= NARROW[0]
+
+
+async def test_signs_are_uncertain_by_what_the_study_says_of_them(calm_store: Path) -> None:
+    """Before the study is scored, and for nodes that it cannot speak of, by the error of the gain alone."""
+    opened = store.open(calm_store)
+    nodes, _ = opened.study_nodes()
+    prior = fit(nodes, score(nodes, n_sig=opened.attributes.n_sig))
+    async with browsing(calm_store) as (pilot, screen):
+        session = screen.session
+        await until(pilot, lambda: session.overview is not None)
+        page = session.page
+        assert page is not None and session.metric.needs == "objective"
+        p_N = posterior(page.nodes, page.scores, prior).p_positive_MON[session.teacher, session.objective]
+        known = {position: row for position, row in page.row_of.items() if np.isfinite(p_N[row])}
+        uncertain = {position for position, row in known.items() if 0.05 <= p_N[row] <= 0.95}
+        assert len(known) > 5 and session.colouring.uncertain & known.keys() == uncertain
+        alone = page.colouring(session.metric, session.teacher, session.objective).uncertain
+        gain_N, se_N = (a[session.teacher, session.objective] for a in (page.scores.gain_MON, page.scores.gain_se_MON))
+        assert alone & known.keys() == {position for position, row in known.items() if abs(gain_N[row]) < 1.96 * se_N[row]}
+        other = replace(prior, teachers=("another",))
+        assert page.colouring(session.metric, session.teacher, session.objective, other).uncertain == alone
 
 
 def test_what_was_not_scored_has_no_numbers(calm_store: Path) -> None:
