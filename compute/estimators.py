@@ -89,6 +89,9 @@ def estimate(
     then about half as large, so pass an `n_sig` to match or take `kept_NK` from all completions.
 
     `level` is the intervals'; `pseudo_count` smooths their strata: 1 is safe, `fit_pseudo_count` fits it to a study.
+
+    Raises ValueError for an unknown estimator, a level or pseudo-count out of range, and where `on_policy` or `plain` is to
+    count a table in which nothing went through the paths.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"Unknown estimator {estimator!r}; allowed: {', '.join(ESTIMATORS)}.")
@@ -98,6 +101,11 @@ def estimate(
         raise ValueError(f"The pseudo-count must be above 0 and at most 1, not {pseudo_count:g}.")
     counts = stratum_counts(nodes, half=half) if estimator == "backup" else passing_counts(nodes, estimator, half=half)
     on_path_NK = nodes.kind_NK == ChildKind.ON_PATH
+    if estimator != "backup" and counts.n_NK.any() and on_path_NK.any() and not counts.n_NK[on_path_NK].any():
+        raise ValueError(
+            f"Estimator '{estimator}' counts completions that go through the children of paths, and there are none; compute the "
+            'study with `targeting.allocation` = "uniform".'
+        )
     # Rounding may leave a continuation just above certain.
     continue_NK = np.minimum(np.where(on_path_NK, nodes.continue_logprob_NK, np.nan).astype(np.float64), 0.0)
     gap_mass_NK = 0.0 - np.expm1(continue_NK)

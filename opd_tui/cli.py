@@ -207,6 +207,13 @@ def report(
     objective: Annotated[
         list[str] | None, typer.Option(help="Under this objective, in place of the study's (repeatable).")
     ] = None,
+    support: Annotated[
+        Literal["sliced", "renormalised", "lumped"], typer.Option(help="How tokens that are no kept children take part.")
+    ] = "sliced",
+    estimator: Annotated[
+        Literal["backup", "on_policy", "plain"],
+        typer.Option(help="How p_succ is estimated; the others take a study whose allocation was uniform, and plain is biased."),
+    ] = "backup",
     json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
 ) -> None:
     """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
@@ -217,7 +224,7 @@ def report(
         objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    print_report(path, objectives=objectives, as_json=json)
+    print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
 
 
 @app.command("objectives")

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 import store
+from compute.alignment import Support
+from compute.estimators import Estimator
 from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.objectives import parse
 from compute.statistics import Interval
@@ -83,7 +85,14 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
 _DEFAULT = (_ALIGNMENT, _GAIN)
 
 
-def print_report(path: str, *, objectives: Sequence[str] = (), as_json: bool = False) -> None:
+def print_report(
+    path: str,
+    *,
+    objectives: Sequence[str] = (),
+    support: Support = "sliced",
+    estimator: Estimator = "backup",
+    as_json: bool = False,
+) -> None:
     """Print all findings of the store at `path`, under the study's objectives or others.
 
     Raises `StoreError` where the store cannot be read or keeps less than an objective takes.
@@ -91,11 +100,18 @@ def print_report(path: str, *, objectives: Sequence[str] = (), as_json: bool = F
     opened = store.open(path)
     names = tuple(str(parse(name)) for name in objectives) or opened.attributes.objectives
     try:
-        found = all_findings(opened, objectives=names)
-    except ValueError as error:  # an objective that asks for more than this store keeps
+        found = all_findings(opened, objectives=names, support=support, estimator=estimator)
+    except ValueError as error:  # an objective or estimator that asks for more than this store keeps
         raise StoreError(str(error)) from None
     if as_json:
-        head = {"schema": SCHEMA, "study_hash": opened.attributes.study_hash, "objectives": list(names)}
+        head = {
+            "schema": SCHEMA,
+            "study_hash": opened.attributes.study_hash,
+            "objectives": list(names),
+            "support": support,
+            "estimator": estimator,
+            "level": 0.95,
+        }
         print(json.dumps({**head, "findings": [finding.to_json() for finding in found]}, ensure_ascii=False))
         return
     console = Console()

@@ -91,3 +91,38 @@ def test_names_give_way_to_numbers(teacher: str) -> None:
     for line, row in zip(captured.get().splitlines()[1:], rows, strict=True):
         assert line.endswith("-0.500 [-1.066, +0.315] -102.4 [-302.5, +109.7] 128") and f" {row.group} " in line
         assert cell_len(line) <= 80 and line.startswith(teacher[:4])
+
+
+def test_what_follows_its_own_completions_is_flagged(computed: Path) -> None:
+    found = run_opd("report", computed, "--objective", "dr_grpo", "--json")
+    rows = next(one for one in json.loads(found.stdout)["findings"] if one["name"] == "teacher_ranking")["rows"]
+    assert all("noise counts as agreement" in row["flags"][-1] for row in rows)
+    shown = run_opd("report", computed, "--objective", "dr_grpo")
+    assert "believe neither its cosine nor its gain" in re.sub(r"\s+", " ", shown.stdout)
+    assert "noise counts" not in run_opd("report", computed).stdout
+
+
+def test_biased_counting_is_marked(computed: Path) -> None:
+    found = json.loads(run_opd("report", computed, "--estimator", "plain", "--json").stdout)
+    assert found["estimator"] == "plain"
+    assert all("counted as `plain`, which is biased" in row["flags"][-1] for one in found["findings"] for row in one["rows"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--objective", "minillm"), "compute it with minillm among `study.objectives`"),
+        (("--estimator", "on_policy"), 'compute the study with `targeting.allocation` = "uniform"'),
+    ],
+)
+def test_what_a_store_cannot_give_is_one_sentence(computed: Path, words: tuple[str, ...], sentence: str) -> None:
+    found = run_opd("report", computed, *words)
+    assert found.returncode == 1
+    assert sentence in re.sub(r"\s+", " ", found.stderr)
+
+
+def test_supports_differ_and_the_json_says_which(computed: Path) -> None:
+    sliced, lumped = (json.loads(run_opd("report", computed, "--support", one, "--json").stdout) for one in ("sliced", "lumped"))
+    assert (sliced["support"], sliced["estimator"], sliced["level"]) == ("sliced", "backup", 0.95)
+    assert lumped["support"] == "lumped"
+    assert sliced["findings"][0] != lumped["findings"][0]

@@ -338,5 +338,8 @@ def test_wrong_tables_and_names_are_refused() -> None:
     for following in (circle, circle_from_a_root):
         with pytest.raises(ValueError, match="follows two children or itself"):
             estimate(make_nodes([[on_path(0, 1.0, row)] for row in following]), n_sig=20)
+    gap_only = [Group(0, ForcedKind.GAP, 0, 0, 0, 5, 2), Group(0, ForcedKind.TOKEN, 1, 0, 1, 5, 2)]
+    with pytest.raises(ValueError, match='"uniform"'):
+        estimate(make_nodes([[on_path(0, 0.5, NOWHERE, 0.9), Child(1, 0.5)]], gap_only), n_sig=0, estimator="on_policy")
     with pytest.raises(ValueError, match="Unknown estimator 'pooled'"):
         estimate(make_nodes(FORK), n_sig=20, estimator="pooled")  # type: ignore[arg-type]
