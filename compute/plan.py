@@ -110,6 +110,11 @@ class _Metered:
     def __init__(self, engine: Engine, tally: _Tally) -> None:
         self._engine, self._tally = engine, tally
 
+    @property
+    def batch_shape(self) -> str:
+        """The engine's own."""
+        return self._engine.batch_shape
+
     def complete(
         self,
         prompt_ids: Sequence[int],

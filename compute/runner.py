@@ -36,6 +36,7 @@ from compute.stopping import Ticker, signals
 from compute.study import ModelSettings, Study, Teacher, fingerprint, load, with_nulls
 from compute.tasks import Question, grader_digest, load_questions, make_grader
 from compute.teachers import context_of, describe, require_fields, summary_request
+from compute.user_code import is_named, load_function
 from store import writer
 from store.parts import PartArrays
 from store.schema import QuestionStatus
@@ -81,7 +82,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "
         import torch
 
         torch.set_num_threads(study.engine.threads)
-    runs = _engine(study, student, reporter.say)
+    runs = _engine(study, student, folder, reporter.say)
     shelf = _Shelf(study, folder, device, Writer("", student, runs), reporter.say, shared)
     teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
     tick = Ticker(reporter)
@@ -113,7 +114,7 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "
         question_ids=tuple(question.id for question in questions),
         n_sig=study.targeting.n_sig,
         top_k=study.keep.top_k,
-        provenance=_provenance(study, contents, student) | {"engine": _engine_name(runs), "served": served},
+        provenance=_provenance(study, contents, student) | {"engine": _engine_name(study, runs), "served": served},
     )
     return Setup(study, questions, bench, attributes)
 
@@ -219,9 +220,14 @@ def do_questions(
             found = begun[question.id]
             if isinstance(found, Prepared):
                 found = follow(setup.bench, found, stored.pop(question.id), partial(spool.responses, question))
-            record = to_record(setup.study, found)
+            record = replace(to_record(setup.study, found), made_with=frozenset([made_with(setup.study, setup.bench)]))
             spool.keep_record(question, record)
         yield question, record
+
+
+def made_with(study: Study, bench: Bench) -> str:
+    """What runs the completions, in one line for the store."""
+    return f"{_engine_name(study, bench.engine)}, {study.student.dtype} on {bench.student.device}, {bench.engine.batch_shape}"
 
 
 def do_question(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> PartArrays:
@@ -361,7 +367,7 @@ def _model(
     return model
 
 
-def _engine(study: Study, student: models.Model, note: Callable[[str], None]) -> Engine:
+def _engine(study: Study, student: models.Model, folder: Path, note: Callable[[str], None]) -> Engine:
     if study.engine.kind == "vllm":
         from compute.engine.vllm import VllmEngine
 
@@ -374,7 +380,23 @@ def _engine(study: Study, student: models.Model, note: Callable[[str], None]) ->
             slots=study.engine.slots,
             arguments=study.engine.vllm,
         )
+    if is_named(study.engine.kind):
+        return _users_engine(study, student, folder)
+    if study.engine.kind != "transformers":
+        raise StudyError(f"`engine.kind` = {study.engine.kind!r} is no engine; there is transformers, vllm, or FILE.py:FUNCTION.")
     return _transformers(study, student, note)
+
+
+def _users_engine(study: Study, student: models.Model, folder: Path) -> Engine:
+    try:
+        engine = load_function(study.engine.kind, folder, "engine.kind")(student)
+    except StudyError:
+        raise
+    except Exception as error:  # the user's own function
+        raise StudyError(f"`engine.kind`: {study.engine.kind} failed: {type(error).__name__}: {error}") from error
+    if not callable(getattr(engine, "complete", None)) or not isinstance(getattr(engine, "batch_shape", None), str):
+        raise StudyError(f"`engine.kind`: what {study.engine.kind} gives is no engine; it needs `complete` and `batch_shape`.")
+    return engine  # type: ignore[no-any-return]
 
 
 def _transformers(study: Study, model: models.Model, note: Callable[[str], None]) -> Engine:
@@ -384,10 +406,9 @@ def _transformers(study: Study, model: models.Model, note: Callable[[str], None]
     return open_engine(model, slots=study.engine.slots, memory_limit=limit, note=note)
 
 
-def _engine_name(engine: Engine) -> str:
+def _engine_name(study: Study, engine: Engine) -> str:
     """What runs the completions, with its version where that is not transformers' (which is named beside it)."""
-    version = getattr(engine, "version", "")
-    return f"vllm {version}" if version else "transformers"
+    return f"{study.engine.kind} {getattr(engine, 'version', '')}".strip()
 
 
 def _examine(bench: Bench, questions: Sequence[Question]) -> dict[str, Any]:

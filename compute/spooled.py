@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,13 @@ class Spool:
     def record(self, question: Question) -> PartArrays | None:
         """The question's record, where it was finished."""
         with suppress(StoreError):
-            return files.load(self._path(question, "record"))[0]
+            arrays, facts = files.load(self._path(question, "record"))
+            return replace(arrays, made_with=frozenset([str(facts["made_with"])]))
         return None
 
     def keep_record(self, question: Question, record: PartArrays) -> None:
         """Keep the question's record, and let go of the pieces before it that no other question reads."""
-        files.save(self._path(question, "record"), record, {"question": question.id})
+        files.save(self._path(question, "record"), record, {"question": question.id, "made_with": "; ".join(record.made_with)})
         for piece in (self._path(question, "rollouts"), *self._folder.glob(self._path(question, "completions-*").name)):
             piece.unlink(missing_ok=True)
 

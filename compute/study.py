@@ -305,8 +305,11 @@ class Engine(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How completions are run."""
 
     kind: Annotated[
-        Literal["transformers", "vllm"],
-        Meta(description="transformers: runs everywhere, in float32 the same bit for bit; vllm: the extra of that name."),
+        str,
+        Meta(
+            description="transformers: runs everywhere, in float32 the same bit for bit; vllm: the extra of that name; or "
+            "FILE.py:FUNCTION, which takes the student's model and gives an engine (docs/engine.md)."
+        ),
     ] = "transformers"
     vllm: Annotated[
         dict[str, bool | int | float | str],

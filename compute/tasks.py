@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import string
@@ -16,6 +15,7 @@ from typing import Any
 from compute.errors import ComputeError, StudyError
 from compute.graders import GRADERS, BuiltIn
 from compute.study import Task
+from compute.user_code import is_named, load_function
 
 #: Given (response, reference answer, the question's fields), what the response earns, and what may be said of it.
 Grader = Callable[[str, str, Mapping[str, Any]], float | tuple[float, str]]
@@ -272,20 +272,7 @@ def _named_grader(task: Task, folder: Path, seed: int) -> Grader:
 
         made = reasoning_gym.create_dataset(task.reasoning_gym, **{"seed": seed, "size": 1, **task.reasoning_gym_arguments})
         return lambda response, answer, fields: made.score_answer(response.strip(), dict(fields))
-    path, colon, function = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
+    if not is_named(name):
         allowed = ", ".join([*GRADERS, "reasoning_gym"])
         raise StudyError(f"`task.grader` = {name!r} is no grader; there is {allowed}, or FILE.py:FUNCTION.")
-    file = folder / path
-    spec = importlib.util.spec_from_file_location("opd_tui_grader", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise StudyError(f"`task.grader`: there is no file {file}.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own file
-        raise StudyError(f"`task.grader`: {file} cannot be loaded: {type(error).__name__}: {error}") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise StudyError(f"`task.grader`: {file} has no function `{function}`.")
-    return found  # type: ignore[no-any-return]  # its type is the user's promise; a wrong result is caught when graded
+    return load_function(name, folder, "task.grader")

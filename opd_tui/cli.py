@@ -35,7 +35,8 @@ StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A study file; `opd-tui init` writes one.")]
 Device = Annotated[str, typer.Option(help="Run every model here instead of where the study says: cpu, cuda, cuda:1, ...")]
 Engine = Annotated[
-    str, typer.Option(metavar="transformers|vllm", help="Run the student's completions on this, whatever the study says.")
+    str,
+    typer.Option(metavar="NAME", help="Run completions on transformers, vllm or FILE.py:FUNCTION, whatever the study says."),
 ]
 
 
@@ -130,8 +131,8 @@ def compute(
         raise typer.BadParameter("--json goes with --plan.")
     if (preview or plan) and (workers or shard or ray):
         raise typer.BadParameter("--workers, --shard and --ray go with computing, not with --plan or --preview.")
-    if engine not in ("", "transformers", "vllm"):
-        raise typer.BadParameter(f"{engine!r} is no engine; there are transformers and vllm.")
+    if engine not in ("", "transformers", "vllm") and not engine.rpartition(":")[0].endswith(".py"):
+        raise typer.BadParameter(f"{engine!r} is no engine; there are transformers, vllm, and FILE.py:FUNCTION.")
     if preview:
         _preview(study, device)
         return

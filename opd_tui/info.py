@@ -35,6 +35,7 @@ def describe(path: str) -> dict[str, Any]:
             for one in attributes.teachers
         ],
         "objectives": list(attributes.objectives),
+        "made_with": list(opened.made_with),
         "n_questions_planned": counts.n_questions_planned,
         "n_questions_done": counts.n_questions_done,
         "n_rollouts": counts.n_rollouts,
@@ -59,6 +60,7 @@ def print_info(description: dict[str, Any]) -> None:
         "nodes": f"{description['n_nodes']:,}",
         "completions": f"{description['n_completions']:,}",
         "objectives": ", ".join(description["objectives"]),
+        "made with": "; ".join(description["made_with"]),
         "study hash": description["study_hash"],
     }
     for name, value in rows.items():

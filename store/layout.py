@@ -42,6 +42,7 @@ class CommitRecord:
     counts: Mapping[str, int]  #: length of every axis
     n_completions: int  #: completions launched and counted (a student's part)
     files: Mapping[str, tuple[int, str]]  #: path inside the part -> bytes, crc32 as 8 hexadecimal digits
+    made_with: tuple[str, ...] = ()  #: the engines that ran its completions, and how
 
 
 def is_safe_name(name: object) -> bool:
@@ -198,6 +199,7 @@ def encode_commit(record: CommitRecord) -> dict[str, Any]:
         "counts": dict(record.counts),
         "n_completions": record.n_completions,
         "files": {name: {"size": size, "crc32": crc} for name, (size, crc) in record.files.items()},
+        "made_with": list(record.made_with),
     }
     return {**attributes, "checksum": _checksum(attributes)}
 
@@ -226,6 +228,7 @@ def read_commit(folder: Path, study_hash: str) -> CommitRecord:
             counts={name: _count(attributes["counts"], name) for name in _table(attributes, "counts")},
             n_completions=_count(attributes, "n_completions"),
             files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
+            made_with=_texts(attributes, "made_with") if "made_with" in attributes else (),
         )
         if record.part != folder.name:  # the name becomes part of paths: only what the folder is called is safe
             raise ValueError("it is the record of another part")

@@ -28,6 +28,7 @@ class PartArrays:
 
     student: Arrays
     teachers: Mapping[str, Arrays] = field(default_factory=dict)
+    made_with: frozenset[str] = frozenset()  #: in words, for people: the engines that ran its completions, and how
 
     @property
     def question_ids(self) -> tuple[str, ...]:
@@ -138,6 +139,7 @@ def concatenate(records: Sequence[PartArrays]) -> PartArrays:
             teacher: _concatenate_group(f"teacher/{teacher}", [record.teachers[teacher] for record in records], TEACHER)
             for teacher in teachers
         },
+        made_with=frozenset().union(*(record.made_with for record in records)),
     )
     validate(part)
     return part

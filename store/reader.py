@@ -89,6 +89,11 @@ class Store:
         return tuple(self._catalog.parts)
 
     @property
+    def made_with(self) -> tuple[str, ...]:
+        """What ran the completions of its parts, in words, sorted: one line each."""
+        return tuple(sorted({line for commit in self._catalog.parts.values() for line in commit.made_with}))
+
+    @property
     def vocab(self) -> Vocab:
         """The tokens as bytes; read once."""
         if self._vocab is None:

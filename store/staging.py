@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,7 +91,13 @@ def _sentence(target: Path, error: OSError) -> str:
 
 
 def write_part(
-    folder: Path, part_id: str, study_hash: str, question_ids: tuple[str, ...], arrays: Arrays, specs: Mapping[str, ArraySpec]
+    folder: Path,
+    part_id: str,
+    study_hash: str,
+    question_ids: tuple[str, ...],
+    arrays: Arrays,
+    specs: Mapping[str, ArraySpec],
+    made_with: Iterable[str] = (),
 ) -> None:
     """Write the arrays of one group, make them durable, and only then its ``zarr.json`` with the commit record."""
     write_arrays(folder, arrays, specs)
@@ -103,6 +109,7 @@ def write_part(
         counts=axis_lengths(folder.name, arrays, specs),
         n_completions=count_completions(arrays) if specs is STUDENT else 0,
         files=_sync_files(folder),
+        made_with=tuple(sorted(made_with)),
     )
     write_group(folder, layout.encode_commit(record))
 

@@ -119,7 +119,7 @@ def publish(path: PathLike, part_id: str, part: PartArrays) -> None:
         for teacher, arrays in part.teachers.items():
             write_part(stage / "teacher" / teacher, part_id, root.study_hash, part.question_ids, arrays, TEACHER)
             moves.append((stage / "teacher" / teacher, target / "teacher" / teacher / part_id))
-        write_part(stage / "student", part_id, root.study_hash, part.question_ids, part.student, STUDENT)
+        write_part(stage / "student", part_id, root.study_hash, part.question_ids, part.student, STUDENT, part.made_with)
         moves.append((stage / "student", target / "student" / part_id))
         rename_all(moves)
 

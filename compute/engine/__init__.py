@@ -45,6 +45,10 @@ class Completion:
 class Engine(Protocol):
     """What the pipeline needs of a student: completions off a spine of tokens."""
 
+    @property
+    def batch_shape(self) -> str:
+        """How completions were decoded together, in words for the store: what results may depend on beside the keys."""
+
     def complete(
         self,
         prompt_ids: Sequence[int],

@@ -58,6 +58,11 @@ class BatchedEngine:
         """Completions that were decoded together at most, in the latest batch."""
         return self._budget.slots
 
+    @property
+    def batch_shape(self) -> str:
+        """See `compute.engine.Engine.batch_shape`."""
+        return f"up to {self._budget.most} completions together off one node"
+
     @torch.inference_mode()
     def complete(
         self,

@@ -117,13 +117,13 @@ class Budget:
 
     def __init__(self, device: torch.device, slots: int, least: int, limit: int | None, note: Callable[[str], None]) -> None:
         self._device = device
-        self._most = max(slots // GRAIN * GRAIN, least) if slots else _MOST[device.type == "cuda"]
+        self.most = max(slots // GRAIN * GRAIN, least) if slots else _MOST[device.type == "cuda"]
         self._chosen = slots > 0
         self._least = least
         self._limit = limit
         self._note = note
         self._noted = False
-        self.slots = self._most
+        self.slots = self.most
 
     def rows(self, wanted: int, row_bytes: int, shared_bytes: int) -> int:
         """Rows to start with: no more than `wanted`, than was asked for, and than the memory for `row_bytes` each.
@@ -131,7 +131,7 @@ class Budget:
         `shared_bytes`, what all rows have in common, count against the limit: they are taken already, so not against what
         is free.
         """
-        rows = min(self._most, whole(wanted))
+        rows = min(self.most, whole(wanted))
         if self._limit is not None or not self._chosen:
             room = int(_SHARE * available(self._device))
             if self._limit is not None:
@@ -173,5 +173,5 @@ class Budget:
                 return
             # Here, where the error and what its frames held is gone.
             release()
-            self._most = rows = max(self._least, rows // 2 // GRAIN * GRAIN)
+            self.most = rows = max(self._least, rows // 2 // GRAIN * GRAIN)
             self._note(f"Memory on {self._device} ran out; going on with {rows} completions at once, with the same results.")

@@ -81,6 +81,11 @@ class TransformersEngine:
         """Completions that were decoded together at most, in the latest call."""
         return self._budget.slots
 
+    @property
+    def batch_shape(self) -> str:
+        """See `compute.engine.Engine.batch_shape`."""
+        return f"up to {self._budget.most} completions together off one response"
+
     @torch.inference_mode()
     def complete(
         self,
