@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], dtype=np.uint64)
+_WEYL = np.array([[0x9E3779B9], [0xBB67AE85]], dtype=np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
@@ -21,13 +21,12 @@ _ROUNDS = 10
 
 def philox(key: NDArray[np.uint64], counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Philox4x32-10: keys [n, 2] and counters [n, 4] of 32-bit words give [n, 4] words."""
-    k0, k1 = key.T
-    x0, x1, x2, x3 = counter.T
+    keys, even, odd = key.T, counter.T[::2], counter.T[1::2]
     for _ in range(_ROUNDS):
-        product0, product1 = _MULTIPLIERS[0] * x0, _MULTIPLIERS[1] * x2
-        x0, x1, x2, x3 = (product1 >> _SHIFT) ^ x1 ^ k0, product1 & _LOW, (product0 >> _SHIFT) ^ x3 ^ k1, product0 & _LOW
-        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-    return np.stack([x0, x1, x2, x3], axis=-1)
+        product = _MULTIPLIERS * even
+        even, odd = (product >> _SHIFT)[::-1] ^ odd ^ keys, (product & _LOW)[::-1]
+        keys = (keys + _WEYL) & _LOW
+    return np.stack([even[0], odd[0], even[1], odd[1]], axis=-1)
 
 
 def uniforms(key: NDArray[np.uint64], step: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ def draw(logits: torch.Tensor, temperature: float, uniform_B: NDArray[np.float64
         return likeliest
     probabilities = torch.softmax(logits if temperature == 1 else logits / temperature, dim=-1)
     batch, vocabulary = probabilities.shape
+    if vocabulary <= _BLOCK:
+        return _draw_at_once(probabilities.double(), torch.as_tensor(uniform_B, device=logits.device))
     if vocabulary % _BLOCK:
         probabilities = torch.nn.functional.pad(probabilities, (0, -vocabulary % _BLOCK))
     blocks = probabilities.view(batch, -1, _BLOCK)
@@ -34,3 +36,11 @@ def draw(logits: torch.Tensor, temperature: float, uniform_B: NDArray[np.float64
     last = (torch.arange(_BLOCK, device=logits.device) * (mass > 0)).amax(-1)
     chosen: NDArray[np.int64] = (block * _BLOCK + torch.minimum(token, last)).cpu().numpy()
     return chosen
+
+
+def _draw_at_once(mass: torch.Tensor, uniform_B: torch.Tensor) -> NDArray[np.int64]:
+    """The same for a vocabulary of one block, in one level."""
+    ends = mass.cumsum(-1)
+    # The last end is the largest number there, so that a token is always found, and one with mass.
+    token: NDArray[np.int64] = (ends <= (uniform_B * ends[:, -1])[:, None]).sum(-1).cpu().numpy()
+    return token

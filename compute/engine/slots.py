@@ -82,10 +82,10 @@ class Schedule:
         return len(free) > 0 or len(idle) < len(self._slots)
 
     def spare(self, least: int) -> NDArray[np.int64] | None:
-        """Close idle slots once a quarter of them is idle, down to `least`; the slots kept, or None."""
+        """Close idle slots once an eighth of them is idle, down to `least`; the slots kept, or None."""
         active = np.flatnonzero(self._slots != _IDLE)
         wanted = whole(max(least, len(active)))
-        if wanted > len(self._slots) * 3 // 4:
+        if wanted > len(self._slots) * 7 // 8:
             return None
         idle = np.flatnonzero(self._slots == _IDLE)
         kept = np.concatenate([active, idle[: wanted - len(active)]])
@@ -124,7 +124,7 @@ class Schedule:
         self._slots[finished], self._own[finished] = _IDLE, 1
 
     def _finished(self, token: NDArray[np.integer], own: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.isin(token, self._end_ids) | (own >= room)
+        return (token[:, None] == self._end_ids).any(axis=-1) | (own >= room)
 
     def completions(self) -> list[Completion]:
         """All completions, in the order of their launches, once none is left."""
