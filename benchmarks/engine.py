@@ -3,7 +3,8 @@
 The work of one targeted response: a prefix of about 130 tokens, two nodes, eight forced tokens each, eight completions
 of every one: 128 rows, up to `--limit` tokens, ended by an end token or, for models of words, by a newline. Three ways, in turn:
 `generate` for each node and token (eight samples at once), one `generate` of all rows padded on the left, the engine.
-Figures are useful tokens (a row's own ones up to its end) per CPU second, as ratios.
+Figures are useful tokens (a row's own ones up to its end) per CPU second, as ratios. And 32 initial rollouts of each of eight
+questions: all in one batch against one question after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from benchmarks.measure import close, compare
 from compute import models, scoring
-from compute.engine import Engine, Launch
+from compute.engine import Engine, Job, Launch, complete_jobs
 from compute.engine.transformers import TransformersEngine
 from compute.sampling import key
 
@@ -82,6 +83,19 @@ class Work:
         return int(np.minimum(1 + lengths, rooms).sum())
 
 
+def rollouts(job: Work, engine: Engine, n_together: int) -> int:
+    """Free completions off eight prompts, which differ in their lengths."""
+    jobs = [
+        Job(job.prompt[: len(job.prompt) - 3 * n], (), [Launch(0, key(0, f"q{n}", "rollout", (), -1, s)) for s in range(32)])
+        for n in range(8)
+    ]
+    done = [
+        complete_jobs(engine, jobs[start : start + n_together], max_response_tokens=job.response_tokens - len(job.spine) + 16)
+        for start in range(0, 8, n_together)
+    ]
+    return sum(len(one.token_ids) for batch in done for of_job in batch for one in of_job)
+
+
 def work(model: models.Model, limit: int) -> Work:
     """Two nodes of a worked solution after solved examples, and their eight most likely tokens that do not end the response."""
     asked, solved = (SMOL_ASKED, SMOL_SOLVED) if model.vocab_size > 1000 else (TINY_ASKED, TINY_SOLVED)
@@ -117,6 +131,8 @@ def main() -> None:
         "generate per node and token": usual.per_child,
         "one padded generate": usual.padded,
         "shared-prefix decoding": lambda: job.shared(engine),
+        "rollouts, question by question": lambda: rollouts(job, engine, 1),
+        "rollouts of eight together": lambda: rollouts(job, engine, 8),
     }
     found = compare(sides, chosen.repeats)
     rate = {name: side.work_per_cpu_second for name, side in found.items()}
@@ -125,7 +141,9 @@ def main() -> None:
         print(f"{'':32} {'tokens':>8} {'wall s':>8} {'CPU s':>8} {'tokens / CPU s':>15}")
         for name, side in found.items():
             print(f"{name:32} {side.work:8.0f} {side.wall_seconds:8.2f} {side.cpu_seconds:8.2f} {side.work_per_cpu_second:15.0f}")
-    close("engine", {f"against {name}": ours / value for name, value in rate.items() if value != ours})
+    figures = {f"against {name}": ours / rate[name] for name in ("generate per node and token", "one padded generate")}
+    together = rate["rollouts of eight together"] / rate["rollouts, question by question"]
+    close("engine", figures | {"rollouts of eight together": together})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compute import objectives, scoring, targeting
 from compute.demonstrations import Pool, Writer, gather
-from compute.engine import Completion, Engine, Launch, Tick
+from compute.engine import Completion, Engine, Job, Launch, Tick, complete_jobs
 from compute.later import Later, nothing_later, read_later
 from compute.models import Model
 from compute.passes import Stored, read
@@ -110,10 +110,23 @@ class Findings:
 
 def sample_rollouts(bench: Bench, question: Question) -> Responses:
     """G initial rollouts at temperature 1, graded."""
-    launches = [
-        Launch(0, key(bench.study.study.seed, question.id, "rollout", (), -1, n)) for n in range(bench.study.sampling.n_rollouts)
+    return sample_together(bench, [question])[0]
+
+
+def sample_together(bench: Bench, questions: Sequence[Question]) -> list[Responses]:
+    """The initial rollouts of several questions, in one batch where the engine can do that: those of each are the same alone."""
+    seed, n_rollouts = bench.study.study.seed, bench.study.sampling.n_rollouts
+    jobs = [
+        Job(
+            bench.prompt_ids(bench.student, one, ""),
+            (),
+            [Launch(0, key(seed, one.id, "rollout", (), -1, n)) for n in range(n_rollouts)],
+        )
+        for one in questions
     ]
-    return _respond(bench, question, launches, temperature=1.0)
+    limit = bench.study.sampling.max_response_tokens
+    found = complete_jobs(bench.engine, jobs, max_response_tokens=limit, tick=bench.tick)
+    return [_graded_all(bench, question, completions) for question, completions in zip(questions, found, strict=True)]
 
 
 def screen(bench: Bench, rollouts: Responses) -> QuestionStatus:
@@ -345,16 +358,8 @@ def _continue(
     return Responses(tuple(completions), grades)
 
 
-def _respond(bench: Bench, question: Question, launches: Sequence[Launch], temperature: float) -> Responses:
-    """Free responses from the prompt, graded."""
-    completions = bench.engine.complete(
-        bench.prompt_ids(bench.student, question, ""),
-        (),
-        launches,
-        max_response_tokens=bench.study.sampling.max_response_tokens,
-        temperature=temperature,
-        tick=bench.tick,
-    )
+def _graded_all(bench: Bench, question: Question, completions: Sequence[Completion]) -> Responses:
+    """Free responses, graded."""
     known: dict[tuple[int, ...], Grade] = {}
     grades = tuple(_graded(bench, question, tuple(one.token_ids.tolist()), one, known) for one in completions)
     return Responses(tuple(completions), grades)

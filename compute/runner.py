@@ -25,7 +25,7 @@ from compute.engine import Engine
 from compute.errors import StudyError
 from compute.locks import WHOLE, Shard, lock
 from compute.passes import read
-from compute.pipeline import Bench, Findings, Prepared, TeacherRun, follow, sample_rollouts, screen
+from compute.pipeline import Bench, Findings, Prepared, Responses, TeacherRun, follow, sample_rollouts, sample_together, screen
 from compute.pipeline import prepare as prepare_question
 from compute.progress import Reporter
 from compute.record import to_record
@@ -134,6 +134,7 @@ def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: S
         with reporter, signals():
             try:
                 for group in groups(setup.study, todo):
+                    look_ahead(setup, todo[todo.index(group[0]) :], spool, reporter)
                     for question, record in do_questions(setup, group, spool, reporter):
                         batch.add(question, record)
                         reporter.question_done()
@@ -201,6 +202,21 @@ def groups(study: Study, questions: Sequence[Question]) -> Iterator[Sequence[Que
     """Questions that are done together, phase by phase: those of a part where models take turns in memory, else one."""
     size = study.parts.questions if study.engine.resident == "one" else 1
     return (questions[start : start + size] for start in range(0, len(questions), size))
+
+
+def look_ahead(setup: Setup, todo: Sequence[Question], spool: Spool, reporter: Reporter) -> None:
+    """Sample rollouts of the next questions together where one alone would leave the engine's slots empty."""
+    room = getattr(setup.bench.engine, "room", 0) // setup.study.sampling.n_rollouts
+    if room < 2 or not todo or spool.has(todo[0], "rollouts"):
+        return
+    chosen = [question for question in todo if not spool.has(question, "rollouts")][:room]
+    reporter.phase(f"questions {chosen[0].number + 1} to {chosen[-1].number + 1}: rollouts")
+    for question, responses in zip(chosen, sample_together(setup.bench, chosen), strict=True):
+        spool.responses(question, "rollouts", partial(_same, responses))
+
+
+def _same(responses: Responses) -> Responses:
+    return responses
 
 
 def do_questions(

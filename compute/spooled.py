@@ -62,6 +62,10 @@ class Spool:
         self._save(question, phase, _arrays(made))
         return made
 
+    def has(self, question: Question, phase: str) -> bool:
+        """Whether a phase of a question is kept, or the whole record."""
+        return self._path(question, phase).exists() or self._path(question, "record").exists()
+
     def pool(self, question: Question, phase: str, make: Callable[[], Pool]) -> Pool:
         """The demonstrations of a phase: as kept, or made and kept."""
         kept = self._load(question, phase)

@@ -42,6 +42,15 @@ class Completion:
         return self.finish_reason is FinishReason.LENGTH
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Completions off one spine: a response to a prompt, or nothing."""
+
+    prompt_ids: Sequence[int]
+    spine: Sequence[int]
+    launches: Sequence[Launch]
+
+
 class Engine(Protocol):
     """What the pipeline needs of a student: completions off a spine of tokens."""
 
@@ -63,3 +72,23 @@ class Engine(Protocol):
 
         The length limit is on the whole response: kept tokens and own ones together.
         """
+
+
+def complete_jobs(
+    engine: Engine, jobs: Sequence[Job], *, max_response_tokens: int, temperature: float = 1.0, tick: Tick | None = None
+) -> list[list[Completion]]:
+    """The completions of several jobs: in one batch where the engine can do that, else one job after the other."""
+    together = getattr(engine, "complete_jobs", None)
+    if together is not None:
+        return together(jobs, max_response_tokens=max_response_tokens, temperature=temperature, tick=tick)  # type: ignore[no-any-return]
+    return [
+        engine.complete(
+            one.prompt_ids,
+            one.spine,
+            one.launches,
+            max_response_tokens=max_response_tokens,
+            temperature=temperature,
+            tick=tick,
+        )
+        for one in jobs
+    ]

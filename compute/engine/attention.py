@@ -7,6 +7,7 @@ a key, D width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ class Rows:
                 layers[at] = one[:, chosen]
 
 
+class Together:
+    """Rows of several prefixes in one batch: those of one prefix stand side by side, and nothing of them sees the others."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.sizes = [one.own_keys[0].shape[1] for one in parts]
+        self.ready = parts[0].ready
+
+
 def _own_width(head: int) -> int:
     """What own widths are multiples of where a head has this width: a divisor of `_SPAN`, so that no product is small."""
     width = _WIDTH
@@ -104,7 +114,7 @@ def _attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    opd_rows: Rows | None = None,
+    opd_rows: Rows | Together | None = None,
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -117,6 +127,13 @@ def _attend(
         raise Unfit("its attention has sinks or position biases")
     if query.shape[2] != 1:
         raise Unfit("it does not decode one token at a time")
+    if isinstance(opd_rows, Together):
+        pieces = (torch.split(one, opd_rows.sizes) for one in (query, key, value))
+        mixed_of = [
+            _attend(module, q, k, v, attention_mask, scaling, dropout, rows, softcap, **kwargs)[0]
+            for rows, q, k, v in zip(opd_rows.parts, *pieces, strict=True)
+        ]
+        return torch.cat(mixed_of), None
     rows = opd_rows
     layer: int = module.layer_idx  # type: ignore[assignment]  # every attention module of transformers has it
     batch, heads, _one, width = query.shape

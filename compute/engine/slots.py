@@ -124,7 +124,8 @@ class Schedule:
         self._slots[finished], self._own[finished] = _IDLE, 1
 
     def _finished(self, token: NDArray[np.integer], own: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return (token[:, None] == self._end_ids).any(axis=-1) | (own >= room)
+        ended: NDArray[np.bool_] = (token[:, None] == self._end_ids).any(axis=-1)
+        return ended | (own >= room)
 
     def completions(self) -> list[Completion]:
         """All completions, in the order of their launches, once none is left."""

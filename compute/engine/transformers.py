@@ -13,6 +13,7 @@ Mistral and Gemma families and their like). Whether a model fits is found by try
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from compute.engine import Completion, Engine, Launch, Tick, attention
-from compute.engine.attention import Rows, Unfit
+from compute.engine import Completion, Engine, Job, Launch, Tick, attention
+from compute.engine.attention import Rows, Together, Unfit
 from compute.engine.batched import MIN_ROWS, BatchedEngine, first_tokens
 from compute.engine.drawing import draw
 from compute.engine.memory import Budget, told
-from compute.engine.slots import Schedule
+from compute.engine.slots import GRAIN, Schedule, whole
 from compute.errors import StudyError
 from compute.models import Model
 from compute.sampling import uniforms
@@ -82,9 +83,14 @@ class TransformersEngine:
         return self._budget.slots
 
     @property
+    def room(self) -> int:
+        """Completions that may run together at most."""
+        return self._budget.most
+
+    @property
     def batch_shape(self) -> str:
         """See `compute.engine.Engine.batch_shape`."""
-        return f"up to {self._budget.most} completions together off one response"
+        return f"up to {self._budget.most} completions together"
 
     @torch.inference_mode()
     def complete(
@@ -98,39 +104,85 @@ class TransformersEngine:
         tick: Tick | None = None,
     ) -> list[Completion]:
         """Sample every launch off one spine, in the order of `launches`. See `compute.engine.Engine.complete`."""
-        if not launches:
-            return []
-        kept = [*prompt_ids, *spine[: max(one.depth for one in launches)]]
+        job = Job(prompt_ids, spine, launches)
+        return self.complete_jobs([job], max_response_tokens=max_response_tokens, temperature=temperature, tick=tick)[0]
+
+    @torch.inference_mode()
+    def complete_jobs(
+        self, jobs: Sequence[Job], *, max_response_tokens: int, temperature: float = 1.0, tick: Tick | None = None
+    ) -> list[list[Completion]]:
+        """Several jobs in one batch, each with its own prefix: a job begins once there are slots for all of it.
+
+        A completion is the same in whatever company its job runs.
+        """
+        groups = [self._group(job, max_response_tokens, temperature) if job.launches else None for job in jobs]
+        there = [one for one in groups if one is not None]
+        if there:
+            n_left = sum(whole(one.schedule.n_left) for one in there)
+            row_bytes, prefix_bytes = max(one.row_bytes for one in there), sum(_prefix_bytes(one.cache) for one in there)
+            wanted = self._budget.rows(n_left, row_bytes, prefix_bytes)
+            self._budget.run(lambda slots: self._decode(there, slots, temperature, tick), wanted)
+        return [[] if one is None else one.schedule.completions() for one in groups]
+
+    def _group(self, job: Job, max_response_tokens: int, temperature: float) -> _Group:
+        kept = [*job.prompt_ids, *job.spine[: max(one.depth for one in job.launches)]]
         with told(f"the prefix that completions share, {len(kept)} tokens", self.model.device):
             cache, states = _prefix(self.model, kept)
-            first = first_tokens(self.model, states[len(prompt_ids) - 1 :], launches, temperature)
+            first = first_tokens(self.model, states[len(job.prompt_ids) - 1 :], job.launches, temperature)
         schedule = Schedule(
-            launches,
+            job.launches,
             first,
-            prompt=len(prompt_ids),
+            prompt=len(job.prompt_ids),
             max_response_tokens=max_response_tokens,
             end_ids=self.model.end_ids,
         )
-        room = max_response_tokens - min(one.depth for one in launches)
-        row_bytes = _row_bytes(self.model, cache, len(kept), room)
-        wanted = self._budget.rows(schedule.n_left, row_bytes, _prefix_bytes(cache))
+        room = max_response_tokens - min(one.depth for one in job.launches)
+        return _Group(cache, schedule, _row_bytes(self.model, cache, len(kept), room))
 
-        def decode(slots: int) -> None:
-            schedule.open(slots)
-            rows = Rows(cache, slots)
-            while schedule.refill():
+    def _decode(self, groups: Sequence[_Group], slots: int, temperature: float, tick: Tick | None) -> None:
+        """Run what is left of all groups, in `slots` slots."""
+        waiting = [one for one in reversed(groups) if one.schedule.n_left]
+        running: list[tuple[Schedule, Rows]] = []
+        while True:
+            running = [(schedule, rows) for schedule, rows in running if schedule.refill()]
+            free = slots - sum(len(schedule) for schedule, _ in running)
+            while waiting and (not running or free >= max(MIN_ROWS, whole(waiting[-1].schedule.n_left))):
+                group = waiting.pop()
+                own = max(MIN_ROWS, min(free // GRAIN * GRAIN, whole(group.schedule.n_left)))
+                group.schedule.open(own)
+                group.schedule.refill()
+                running.append((group.schedule, Rows(group.cache, own)))
+                free -= own
+            if not running:
+                return
+            for schedule, rows in running:
                 idle = schedule.spare(MIN_ROWS)
                 if idle is not None:
                     rows.shrink(idle)
                 rows.look(schedule.kept(), schedule.own() - 1)
-                logits = self.model.logits(_step(self.model, rows, schedule.latest(), schedule.kept() + schedule.own() - 1))
-                n_drawn = schedule.n_active
-                schedule.append(draw(logits, temperature, uniforms(schedule.keys(), schedule.own())))
-                if tick is not None:
-                    tick(n_drawn)
+            schedules = [schedule for schedule, _ in running]
+            latest, kept, own_B, keys = (
+                np.concatenate([getattr(one, name)() for one in schedules]) for name in ("latest", "kept", "own", "keys")
+            )
+            seen = running[0][1] if len(running) == 1 else Together([rows for _, rows in running])
+            logits = self.model.logits(_step(self.model, seen, latest, kept + own_B - 1))
+            drawn = draw(logits, temperature, uniforms(keys, own_B))
+            n_drawn = sum(one.n_active for one in schedules)
+            for schedule, own_drawn in zip(
+                schedules, np.split(drawn, np.cumsum([len(one) for one in schedules])[:-1]), strict=True
+            ):
+                schedule.append(own_drawn)
+            if tick is not None:
+                tick(n_drawn)
 
-        self._budget.run(decode, wanted)
-        return schedule.completions()
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A job under way: its prefix, and what of it runs and waits."""
+
+    cache: Any
+    schedule: Schedule
+    row_bytes: int
 
 
 def _prefix(model: Model, ids: Sequence[int]) -> tuple[Any, torch.Tensor]:
@@ -149,7 +201,7 @@ def _prefix(model: Model, ids: Sequence[int]) -> tuple[Any, torch.Tensor]:
     return cache, torch.cat(hidden)[: len(ids)]
 
 
-def _step(model: Model, rows: Rows, latest: NDArray[np.int64], position: NDArray[np.int64]) -> torch.Tensor:
+def _step(model: Model, rows: Rows | Together, latest: NDArray[np.int64], position: NDArray[np.int64]) -> torch.Tensor:
     """Last hidden states [B, d] of every slot after its latest token, which stands at `position`."""
     hidden: torch.Tensor = model.decoder(
         input_ids=torch.as_tensor(latest, device=model.device)[:, None],

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compute import models, scoring
-from compute.engine import Launch
+from compute.engine import Job, Launch, complete_jobs
 from compute.sampling import key, uniforms
 from compute.study import Chat
 from store.schema import FinishReason
@@ -43,8 +43,9 @@ def greedy(student, prompt, limit):
     return found[0, len(prompt) :].tolist()
 
 
-def logits_of(engine, work: Sequence[tuple], **settings):
-    """The logits behind every draw of calls (prompt, spine, launches), as bytes by the draw's random number.
+def logits_of(engine, work: Sequence[tuple], *, together: bool = False, **settings):
+    """The logits behind every draw of calls (prompt, spine, launches), or of them as jobs of one batch, as bytes by the
+    draw's random number.
 
     Idle slots draw along with the key of the last launch, so its draws are left out.
     """
@@ -57,12 +58,14 @@ def logits_of(engine, work: Sequence[tuple], **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "draw", draw)
-        for prompt, spine, launches in work:
-            done = engine.complete(prompt, spine, launches, **settings)
+        jobs = [Job(*one) for one in work]
+        for batch in [jobs] if together else [[one] for one in jobs]:
+            done = complete_jobs(engine, batch, **settings)
+            assert [len(one) for one in done] == [len(one.launches) for one in batch]
+        for _, _, launches in work:
             last = np.full(1000, launches[-1].key, dtype=np.uint64)
             for uniform in uniforms(last, np.arange(1000)).tolist():
                 seen.pop(uniform, None)
-            assert len(done) == len(launches)
     return seen
 
 
@@ -122,6 +125,19 @@ class EngineSuite:
         expected = tokens(engine.complete(prompt, spine, launches, max_response_tokens=LIMIT))
         alone = [tokens(engine.complete(prompt, spine, [one], max_response_tokens=LIMIT))[0] for one in launches[::17]]
         assert alone == expected[::17]
+
+    def test_jobs_together_are_those_alone(self, engine, student):
+        """Prompts of several lengths, more rows than slots, a job of nothing, and one that is as good as done."""
+        prompts = [student.prompt_ids(asked, Chat()) for asked in ("3+5+4?", "9+9?", "1+2+3+4?", "5+5+5?")]
+        jobs = [Job(prompt, (), free(n, name=str(n))) for prompt, n in zip(prompts, (40, 3, 21, 90), strict=True)]
+        spine = tokens(engine.complete(prompts[0], (), free(1), max_response_tokens=LIMIT))[0]
+        jobs += [Job(prompts[0], spine, [Launch(3, key(0, "q", "deep", spine[:3], -1, n)) for n in range(9)])]
+        jobs += [Job(prompts[0], (), [])]
+        found = complete_jobs(engine, jobs, max_response_tokens=LIMIT)
+        assert [len(one) for one in found] == [40, 3, 21, 90, 9, 0]
+        if self.batch_invariant:
+            alone = [engine.complete(one.prompt_ids, one.spine, one.launches, max_response_tokens=LIMIT) for one in jobs]
+            assert [tokens(one) for one in found] == [tokens(one) for one in alone]
 
     def test_the_forced_token_comes_first_and_the_excluded_never(self, engine, student, prompt):
         forced = [Launch(0, key(0, "q", "f", (), 7, n), forced=7) for n in range(20)]

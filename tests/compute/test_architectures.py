@@ -15,7 +15,7 @@ from compute.engine.transformers import TransformersEngine, _prefix, _step, open
 from compute.errors import StudyError
 from compute.models import Model, Tokens
 from compute.sampling import key
-from tests.compute.engine_suite import greedy, logits_of, tokens
+from tests.compute.engine_suite import free, greedy, logits_of, tokens
 
 VOCABULARY = 97
 SIZES = {
@@ -128,7 +128,7 @@ def assert_any_slots(make, model) -> None:
 
 
 def assert_any_company(make, model) -> None:
-    """The logits behind every draw, bit for bit: all depths together, with fewer slots, and each depth alone."""
+    """The logits behind every draw, bit for bit: all depths together, with fewer slots, each depth alone, and beside others."""
     work = launches(27)
     settings = {"max_response_tokens": LIMIT}
     expected = logits_of(make(model, 128), [(PROMPT, SPINE, work)], **settings)
@@ -139,6 +139,10 @@ def assert_any_company(make, model) -> None:
             make(model, 128), [(PROMPT, SPINE, [one for one in work if one.depth == depth]) for depth in DEPTHS], **settings
         ),
     }
+    others = [([*PROMPT, *PROMPT[::-1], 3], (), free(20, name="b")), ([7, 9], (), free(40, name="c"))]
+    ways["beside other jobs"] = logits_of(
+        make(model, 256), [others[0], (PROMPT, SPINE, work), others[1]], together=True, **settings
+    )
     for name, found in ways.items():
         both = expected.keys() & found.keys()
         assert len(both) > 400

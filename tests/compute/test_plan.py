@@ -24,6 +24,7 @@ class Counting:
 
     def __init__(self, engine) -> None:
         self.engine, self.tokens, self.free = engine, 0, 0
+        self.batch_shape = engine.batch_shape
 
     def complete(self, prompt_ids, spine, launches, **more):
         found = self.engine.complete(prompt_ids, spine, launches, **more)

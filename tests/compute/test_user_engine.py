@@ -69,7 +69,7 @@ def test_a_study_runs_on_it_and_the_store_says_so(folder):
     assert stored(folder / "mine.zarr") == stored(folder / "usual.zarr")
     said = [json.loads(run_opd("info", folder / f"{name}.zarr", "--json").stdout)["made_with"] for name in ("mine", "usual")]
     assert said[0] == ["mine.py:Plain, float32 on cpu, one completion at a time"]
-    assert said[1] == ["transformers, float32 on cpu, up to 256 completions together off one response"]
+    assert said[1] == ["transformers, float32 on cpu, up to 256 completions together"]
 
 
 @pytest.mark.parametrize(
