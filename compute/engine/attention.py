@@ -82,7 +82,7 @@ class Rows:
         chosen = torch.as_tensor(kept, device=self.device)
         for layers in (self.own_keys, self.own_values):
             for at, one in enumerate(layers):
-                layers[at] = one[:, chosen]
+                layers[at] = one.index_select(1, chosen)
 
 
 class Together:

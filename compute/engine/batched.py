@@ -128,7 +128,7 @@ class BatchedEngine:
             if idle is not None:
                 _reorder(cache, idle, self.model.device)
             cache, states = self._forward(schedule.latest()[:, None], cache, length + step)
-            drawn = draw(self.model.logits(states), temperature, uniforms(schedule.keys(), schedule.own()))
+            drawn = draw(self.model.logits(states), temperature, schedule.uniforms())
             n_drawn = schedule.n_active
             schedule.append(drawn)
             step += 1

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compute.engine import Completion, Launch
+from compute.sampling import uniforms
 from store.schema import FinishReason
 
 #: Numbers of rows are multiples of it. Where a batch has no whole number of vector registers, the last elements of an
@@ -15,6 +16,8 @@ from store.schema import FinishReason
 GRAIN = 4
 _IDLE = -1
 _ROOM = 64
+#: Random numbers are made for so many steps of a completion at once.
+_AHEAD = 16
 
 
 def whole(rows: int) -> int:
@@ -57,6 +60,8 @@ class Schedule:
         self._slots = np.full(slots, _IDLE, dtype=np.int64)
         self._own = np.ones(slots, dtype=np.int64)
         self._tokens = np.zeros((slots, _ROOM), dtype=np.int32)
+        self._uniform = np.zeros((slots, _AHEAD))
+        self._uniform_from = np.full(slots, _IDLE)  #: the step of each slot's first one
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -79,6 +84,7 @@ class Schedule:
             chosen = np.array(self._waiting[: -len(free) - 1 : -1], dtype=np.int64)
             del self._waiting[-len(free) :]
             self._slots[free], self._own[free], self._tokens[free, 0] = chosen, 1, self._first[chosen]
+            self._uniform_from[free] = _IDLE
         return len(free) > 0 or len(idle) < len(self._slots)
 
     def spare(self, least: int) -> NDArray[np.int64] | None:
@@ -90,13 +96,22 @@ class Schedule:
         idle = np.flatnonzero(self._slots == _IDLE)
         kept = np.concatenate([active, idle[: wanted - len(active)]])
         self._slots, self._own, self._tokens = self._slots[kept], self._own[kept], self._tokens[kept]
+        self._uniform, self._uniform_from = self._uniform[kept], self._uniform_from[kept]
         # What an idle slot held may be long; it must not widen everybody's attention.
         self._own[len(active) :] = 1
         return kept
 
-    def keys(self) -> NDArray[np.uint64]:
-        """The key of each slot's random numbers."""
-        return self._keys[self._slots]
+    def uniforms(self) -> NDArray[np.float64]:
+        """The random number of each slot's next draw."""
+        begin = self._own // _AHEAD * _AHEAD
+        stale = np.flatnonzero(self._uniform_from != begin)
+        if len(stale):
+            step = begin[stale, None] + np.arange(_AHEAD)
+            key = np.repeat(self._keys[self._slots[stale]], _AHEAD)
+            self._uniform[stale] = uniforms(key, step.ravel()).reshape(-1, _AHEAD)
+            self._uniform_from[stale] = begin[stale]
+        drawn: NDArray[np.float64] = self._uniform[np.arange(len(begin)), self._own - begin]
+        return drawn
 
     def kept(self) -> NDArray[np.int64]:
         """Positions of the shared prefix that each slot sees."""
@@ -121,7 +136,7 @@ class Schedule:
         finished = active[self._finished(drawn[active], self._own[active], self._room[self._slots[active]])]
         for slot in finished:
             self._done[self._slots[slot]] = self._tokens[slot, : self._own[slot]].copy()
-        self._slots[finished], self._own[finished] = _IDLE, 1
+        self._slots[finished], self._own[finished], self._uniform_from[finished] = _IDLE, 1, _IDLE
 
     def _finished(self, token: NDArray[np.integer], own: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.bool_]:
         ended: NDArray[np.bool_] = (token[:, None] == self._end_ids).any(axis=-1)

@@ -29,7 +29,6 @@ from compute.engine.memory import Budget, told
 from compute.engine.slots import GRAIN, Schedule, whole
 from compute.errors import StudyError
 from compute.models import Model
-from compute.sampling import uniforms
 
 #: Largest relative difference of last hidden states between shared-prefix decoding and a plain forward, by bytes of a
 #: number. What does not fit is off by a tenth and more; bfloat16 rounds to 1/256, over many layers.
@@ -161,12 +160,12 @@ class TransformersEngine:
                     rows.shrink(idle)
                 rows.look(schedule.kept(), schedule.own() - 1)
             schedules = [schedule for schedule, _ in running]
-            latest, kept, own_B, keys = (
-                np.concatenate([getattr(one, name)() for one in schedules]) for name in ("latest", "kept", "own", "keys")
-            )
+            latest = np.concatenate([one.latest() for one in schedules])
+            position = np.concatenate([one.kept() + one.own() - 1 for one in schedules])
+            uniform = np.concatenate([one.uniforms() for one in schedules])
             seen = running[0][1] if len(running) == 1 else Together([rows for _, rows in running])
-            logits = self.model.logits(_step(self.model, seen, latest, kept + own_B - 1))
-            drawn = draw(logits, temperature, uniforms(keys, own_B))
+            logits = self.model.logits(_step(self.model, seen, latest, position))
+            drawn = draw(logits, temperature, uniform)
             n_drawn = sum(one.n_active for one in schedules)
             for schedule, own_drawn in zip(
                 schedules, np.split(drawn, np.cumsum([len(one) for one in schedules])[:-1]), strict=True
