@@ -110,10 +110,10 @@ class Findings:
 
 def sample_rollouts(bench: Bench, question: Question) -> Responses:
     """G initial rollouts at temperature 1, graded."""
-    return sample_together(bench, [question])[0]
+    return graded(bench, question, sample_together(bench, [question])[0])
 
 
-def sample_together(bench: Bench, questions: Sequence[Question]) -> list[Responses]:
+def sample_together(bench: Bench, questions: Sequence[Question]) -> list[list[Completion]]:
     """The initial rollouts of several questions, in one batch where the engine can do that: those of each are the same alone."""
     seed, n_rollouts = bench.study.study.seed, bench.study.sampling.n_rollouts
     jobs = [
@@ -125,8 +125,7 @@ def sample_together(bench: Bench, questions: Sequence[Question]) -> list[Respons
         for one in questions
     ]
     limit = bench.study.sampling.max_response_tokens
-    found = complete_jobs(bench.engine, jobs, max_response_tokens=limit, tick=bench.tick)
-    return [_graded_all(bench, question, completions) for question, completions in zip(questions, found, strict=True)]
+    return complete_jobs(bench.engine, jobs, max_response_tokens=limit, tick=bench.tick)
 
 
 def screen(bench: Bench, rollouts: Responses) -> QuestionStatus:
@@ -358,7 +357,7 @@ def _continue(
     return Responses(tuple(completions), grades)
 
 
-def _graded_all(bench: Bench, question: Question, completions: Sequence[Completion]) -> Responses:
+def graded(bench: Bench, question: Question, completions: Sequence[Completion]) -> Responses:
     """Free responses, graded."""
     known: dict[tuple[int, ...], Grade] = {}
     grades = tuple(_graded(bench, question, tuple(one.token_ids.tolist()), one, known) for one in completions)

@@ -11,6 +11,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,10 @@ from msgspec.structs import replace as replaced
 from compute import models, objectives, scoring
 from compute.demonstrations import Pool, Writer, gather, sample_pool, writers
 from compute.engine import Engine
-from compute.errors import StudyError
+from compute.errors import ComputeError, StudyError
 from compute.locks import WHOLE, Shard, lock
 from compute.passes import read
-from compute.pipeline import Bench, Findings, Prepared, Responses, TeacherRun, follow, sample_rollouts, sample_together, screen
+from compute.pipeline import Bench, Findings, Prepared, TeacherRun, follow, graded, sample_rollouts, sample_together, screen
 from compute.pipeline import prepare as prepare_question
 from compute.progress import Reporter
 from compute.record import to_record
@@ -211,12 +212,9 @@ def look_ahead(setup: Setup, todo: Sequence[Question], spool: Spool, reporter: R
         return
     chosen = [question for question in todo if not spool.has(question, "rollouts")][:room]
     reporter.phase(f"questions {chosen[0].number + 1} to {chosen[-1].number + 1}: rollouts")
-    for question, responses in zip(chosen, sample_together(setup.bench, chosen), strict=True):
-        spool.responses(question, "rollouts", partial(_same, responses))
-
-
-def _same(responses: Responses) -> Responses:
-    return responses
+    for question, completions in zip(chosen, sample_together(setup.bench, chosen), strict=True):
+        with suppress(ComputeError):  # a grader that fails is told of at its own question, when those before it are finished
+            spool.responses(question, "rollouts", partial(graded, setup.bench, question, completions))
 
 
 def do_questions(

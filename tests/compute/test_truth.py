@@ -12,7 +12,7 @@ from compute.runner import prepare, run
 from compute.scores import score
 from tests.conftest import small_study
 
-N_QUESTIONS = 16
+N_QUESTIONS = 10
 #: Mass that enumeration may leave unexplored; the truth is taken from the middle of what is left. Intervals of backed-up
 #: children are some .01 wide: with .004 a tenth of them would seem to miss.
 TOLERANCE = 0.002
@@ -20,7 +20,7 @@ TOLERANCE = 0.002
 
 @pytest.fixture(scope="module")
 def children(tmp_path_factory):
-    """Truth, estimate and interval of every child of 16 questions that has an interval: one array of columns."""
+    """Truth, estimate and interval of every child of 10 questions that has an interval: one array of columns."""
     folder = tmp_path_factory.mktemp("truth")
     path = small_study(folder, limit=N_QUESTIONS, n_min=100)
     path.write_text(path.read_text().replace("seed = 0", "seed = 1").replace("k = 4\n", "n_paths = 3\nk = 4\n"))
@@ -56,7 +56,7 @@ def test_95_percent_intervals_hold_the_truth(children):
     truth, _, low, high = children
     between = (truth >= 0.05) & (truth <= 0.95)
     inside = (low <= truth) & (truth <= high)
-    assert between.sum() >= 90
+    assert between.sum() >= 50
     assert inside[between].mean() >= 0.93, f"{inside[between].sum()} of {between.sum()}"
     assert (high - low)[between].mean() < 0.05
 

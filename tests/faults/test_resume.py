@@ -18,7 +18,7 @@ from tests.stored import stored
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     return small_study(
-        tmp_path_factory.mktemp("resume"), limit=5, n_min=20, per_part=2
+        tmp_path_factory.mktemp("resume"), limit=5, n_min=10, per_part=2
     )  # small parts, so that a kill can meet a publication too
 
 
@@ -73,6 +73,8 @@ def test_a_signal_ends_it_with_130_and_keeps_what_is_finished(study, whole, tmp_
     info = run_opd("info", out, "--json")
     assert info.returncode == 0
     assert '"complete": false' in info.stdout
+    if number is not signal.SIGTERM:
+        return  # one of them is enough to see it go on
     assert run_opd("compute", study, "-o", out).returncode == 0
     assert stored(out) == whole[0]
     assert not out.with_name("s.zarr.work").exists()
