@@ -106,6 +106,10 @@ class LocalCrew:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        # A worker that is killed while it loads leaves semaphores (of progress bars) behind, of which Python's resource
+        # tracker, a process of its own, would warn after our last line.
+        quiet = "ignore:resource_tracker:UserWarning"
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), quiet)))
         # Spawned, never forked: threads of torch and tensorstore do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
         self._crew: dict[int, tuple[SpawnProcess, Connection]] = {}
