@@ -22,6 +22,7 @@ from compute.engine.drawing import draw
 from compute.sampling import uniforms
 from store.schema import FinishReason
 
+
 class Plain:
     batch_shape = "one completion at a time"
 
@@ -45,6 +46,7 @@ class Plain:
                 tick(1)
         ended = own[-1] in self.model.end_ids
         return Completion(np.array(own, dtype=np.int32), FinishReason.STOP if ended else FinishReason.LENGTH)
+
 
 def broken(model):
     raise RuntimeError("no such accelerator")
