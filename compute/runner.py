@@ -224,8 +224,8 @@ def do_questions(
     ready = {question.id: spool.record(question) for question in questions}
     begun = {one.id: _begin(setup, one, spool, reporter) for one in questions if ready[one.id] is None}
     paths = [one for one in begun.values() if isinstance(one, Prepared)]
-    for one in paths:
-        reporter.phase(f"question {one.question.number + 1}: teachers")
+    if paths:
+        reporter.phase(f"question {paths[0].question.number + 1}{' and others' if len(paths) > 1 else ''}: teachers")
     stored = dict(zip((one.question.id for one in paths), read(setup.bench, paths), strict=True))
     for question in questions:
         record = ready[question.id]
