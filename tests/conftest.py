@@ -20,6 +20,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
 
 
+#: Files that take longest. They come first, so that no worker is left with one at the end.
+LONG = ("test_truth.py", "test_workers.py", "test_resume.py", "test_commands.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
     """Run the real command with no terminal."""
     return subprocess.run(
