@@ -410,7 +410,7 @@ def _users_engine(study: Study, student: models.Model, folder: Path) -> Engine:
         raise StudyError(f"`engine.kind`: {study.engine.kind} failed: {type(error).__name__}: {error}") from error
     if not callable(getattr(engine, "complete", None)) or not isinstance(getattr(engine, "batch_shape", None), str):
         raise StudyError(f"`engine.kind`: what {study.engine.kind} gives is no engine; it needs `complete` and `batch_shape`.")
-    return engine  # type: ignore[no-any-return]
+    return engine  # type: ignore[no-any-return]  # as far as can be seen before it is called
 
 
 def _transformers(study: Study, model: models.Model, note: Callable[[str], None]) -> Engine:

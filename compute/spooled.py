@@ -40,7 +40,8 @@ class Spool:
         """The question's record, where it was finished."""
         with suppress(StoreError):
             arrays, facts = files.load(self._path(question, "record"))
-            return replace(arrays, made_with=frozenset([str(facts["made_with"])]))
+            said = facts.get("made_with")  # not there in the spool of an earlier version
+            return replace(arrays, made_with=frozenset([str(said)] if said else []))
         return None
 
     def keep_record(self, question: Question, record: PartArrays) -> None:

@@ -131,7 +131,9 @@ def compute(
         raise typer.BadParameter("--json goes with --plan.")
     if (preview or plan) and (workers or shard or ray):
         raise typer.BadParameter("--workers, --shard and --ray go with computing, not with --plan or --preview.")
-    if engine not in ("", "transformers", "vllm") and not engine.rpartition(":")[0].endswith(".py"):
+    from compute.user_code import is_named
+
+    if engine not in ("", "transformers", "vllm") and not is_named(engine):
         raise typer.BadParameter(f"{engine!r} is no engine; there are transformers, vllm, and FILE.py:FUNCTION.")
     if preview:
         _preview(study, device)

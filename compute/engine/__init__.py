@@ -80,7 +80,10 @@ def complete_jobs(
     """The completions of several jobs: in one batch where the engine can do that, else one job after the other."""
     together = getattr(engine, "complete_jobs", None)
     if together is not None:
-        return together(jobs, max_response_tokens=max_response_tokens, temperature=temperature, tick=tick)  # type: ignore[no-any-return]
+        found: list[list[Completion]] = together(
+            jobs, max_response_tokens=max_response_tokens, temperature=temperature, tick=tick
+        )
+        return found
     return [
         engine.complete(
             one.prompt_ids,
