@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from store.errors import StoreError
-from store.layout import METADATA
 from store.parts import Array
+from store.place import METADATA, Folder, PathLike, Place, parse, unreachable
 from store.schema import ArraySpec
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ def shape_of(spec: ArraySpec, counts: Mapping[str, int], where: str) -> tuple[in
 class ArrayReader:
     """Open arrays of one store, and one cache of decoded chunks for all of them. Safe to share between threads."""
 
-    def __init__(self, root: Path, cache_bytes: int) -> None:
-        self._root = root
+    def __init__(self, root: Place | PathLike, cache_bytes: int) -> None:
+        self._root = parse(root)
         self._cache_bytes = cache_bytes
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
@@ -114,10 +113,10 @@ class ArrayReader:
         return handles
 
     def _spec(self, key: str) -> dict[str, Any]:
-        """How an array is opened. The one place that knows where a store lies; other key-value stores go here."""
+        """How an array is opened."""
         return {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{self._root / key}/"},
+            "kvstore": (self._root / key).kvstore(),
             # Chunks of fill values are written too, so what is missing is damage, and never a number.
             "fill_missing_data_reads": False,
             # Parts never change: no look at the file's date on each read.
@@ -142,8 +141,13 @@ class ArrayReader:
 
     def _failed(self, piece: Slice, file_name: str, error: Exception) -> StoreError:
         file = self._root / piece.key / file_name
-        what = "is damaged" if file.exists() else "is missing"
         reason = " ".join(str(error).split())[:160]
+        if isinstance(file, Folder):
+            what = "is damaged" if file.exists() else "is missing"
+        elif "NOT_FOUND" in reason or "DATA_LOSS" in reason or "zarr" in reason.lower():
+            what = "is missing" if "NOT_FOUND" in reason else "is damaged"
+        else:
+            return unreachable(file, error)
         return StoreError(f"{file} {what}; copy the store again, or compute it anew ({reason})")
 
 

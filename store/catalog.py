@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from store import layout
+from store.errors import StoreError
+from store.index import MANIFEST, Index, find, read_manifest
+from store.place import Place
 from store.tables import TeacherInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the store found, before any commit record is read."""
+
+    parts: list[str]  #: of the student, sorted
+    teachers: Mapping[str, Collection[str]]  #: teacher id -> its parts
+    index: str | None  #: the index that goes with it; None: look for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,7 @@ class Catalog:
     place: Mapping[
         str, tuple[str, int]
     ]  #: question id -> part and row; of duplicates the highest generation, then the first part
+    index: Index | None = None  #: the index that covers the most of the parts
 
     def passed_over(self) -> list[tuple[str, int]]:
         """Part and row of every question that another part has already."""
@@ -34,15 +46,20 @@ class Catalog:
         return frozenset(teacher.id for teacher in self.teachers[self.n_study_teachers :] if teacher.id not in nominators)
 
 
-def scan(root: Path, study_hash: str, study_teachers: tuple[TeacherInfo, ...], before: Catalog | None = None) -> Catalog:
-    """Look at the folders of the store. Commit records that `before` has are not read again: parts never change.
+def scan(root: Place, study_hash: str, study_teachers: tuple[TeacherInfo, ...], before: Catalog | None = None) -> Catalog:
+    """Look at the folders of the store, or at its manifest where it lies far away.
 
-    Raises StoreError where a commit record is damaged or of another study.
+    Commit records that `before` or the index has are not read again: parts never change.
+    Raises StoreError where a commit record is damaged or of another study, and where a far place has no manifest.
     """
+    seen = listed(root) if root.lists else _in_manifest(root, study_hash)
+    index = before.index if before else None
+    if before is None or before.parts.keys() != set(seen.parts):
+        index = find(root, study_hash, seen.parts, seen.index)
     parts: dict[str, layout.CommitRecord] = {}
-    for name in layout.list_parts(root / "student"):
+    for name in seen.parts:
         try:
-            known = before.parts.get(name) if before else None
+            known = (before.parts.get(name) if before else None) or (index.parts.get(name) if index else None)
             parts[name] = known or layout.read_commit(root / "student" / name, study_hash)
         except FileNotFoundError:
             continue  # not committed
@@ -50,14 +67,24 @@ def scan(root: Path, study_hash: str, study_teachers: tuple[TeacherInfo, ...], b
     for name, commit in sorted(parts.items(), key=lambda entry: (-entry[1].generation, entry[0])):
         for row, question_id in enumerate(commit.question_ids):
             place.setdefault(question_id, (name, row))
-    teachers = (*study_teachers, *layout.read_added_teachers(root, study_teachers))
-    teacher_parts: dict[str, frozenset[str]] = {}
-    for teacher in teachers:
-        folder = root / "teacher" / teacher.id
-        known_parts = before.teacher_parts.get(teacher.id, frozenset()) if before else frozenset()
-        teacher_parts[teacher.id] = frozenset(
-            name
-            for name in layout.list_parts(folder)
-            if name in parts and (name in known_parts or (folder / name / layout.METADATA).is_file())
+    added = layout.read_added_teachers(root, study_teachers, seen.teachers)
+    teachers = (*study_teachers, *added)
+    teacher_parts = {teacher.id: frozenset(parts.keys() & seen.teachers.get(teacher.id, ())) for teacher in teachers}
+    return Catalog(parts, teachers, teacher_parts, len(study_teachers), place, index)
+
+
+def listed(root: Place) -> Seen:
+    """By listing folders. Of a part or teacher that is not committed the folder may be there, its metadata is not."""
+    parts = [name for name in (root / "student").groups() if layout.is_safe_name(name)]
+    ids = layout.list_parts(root / "teacher")
+    return Seen(parts, {one: set((root / "teacher" / one).groups()) for one in ids}, None)
+
+
+def _in_manifest(root: Place, study_hash: str) -> Seen:
+    manifest = read_manifest(root, study_hash)
+    if manifest is None:
+        raise StoreError(
+            f"{root} has no {MANIFEST}, without which its parts cannot be found; "
+            "`opd-tui doctor --repair` writes one where the store can be written"
         )
-    return Catalog(parts, teachers, teacher_parts, len(study_teachers), place)
+    return Seen(list(manifest.parts), {one: set(names) for one, names in manifest.teachers.items()}, manifest.index)

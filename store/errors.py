@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class StoreError(Exception):
     """One sentence that says what is wrong with a store, where, and what to do about it."""
+
+
+class IsThere(StoreError):
+    """What was to be published is there already: another process was first, or a name was used twice."""

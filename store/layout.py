@@ -7,20 +7,18 @@ Needs neither zarr nor tensorstore: a Zarr v3 group is a folder with a ``zarr.js
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from store.errors import StoreError
+from store.place import METADATA, PathLike, Place, parse
 from store.schema import SCHEMA_MAJOR, SCHEMA_MINOR
 from store.tables import RootAttributes, TeacherInfo
 
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
-METADATA = "zarr.json"
 #: Study hashes are shown to people: no control characters.
 SAFE_HASH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,127}")
 #: Teacher and part ids are names of folders: nothing that climbs, hides or needs quoting.
@@ -58,16 +56,10 @@ def group_metadata(attributes: Mapping[str, Any]) -> str:
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, indent=1, ensure_ascii=False)
 
 
-def read_group_attributes(folder: Path) -> dict[str, Any]:
+def read_group_attributes(folder: Place | PathLike) -> dict[str, Any]:
     """Attributes of the group in `folder`. FileNotFoundError where there is none, StoreError where it is damaged."""
-    path = folder / METADATA
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_METADATA_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(f"no group at {folder}") from error
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    path = parse(folder) / METADATA
+    text = path.read(MAX_METADATA_BYTES + 1)
     if len(text) > MAX_METADATA_BYTES:
         raise StoreError(f"{path} is larger than any real one ({MAX_METADATA_BYTES >> 20} MB); the store is damaged")
     try:
@@ -82,7 +74,7 @@ def read_group_attributes(folder: Path) -> dict[str, Any]:
     return attributes
 
 
-def check_schema(path: Path, attributes: Mapping[str, Any]) -> None:
+def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
     """Raise StoreError unless this version can read what `attributes` say they are."""
     version = attributes.get("schema_version")
     found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version) if isinstance(version, str) else None
@@ -102,7 +94,7 @@ def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **asdict(attributes), "vocab_size": vocab_size}
 
 
-def decode_root(path: Path, attributes: Mapping[str, Any]) -> RootAttributes:
+def decode_root(path: Place | PathLike, attributes: Mapping[str, Any]) -> RootAttributes:
     """Root attributes from JSON. Unknown ones are ignored; StoreError names one that is missing or wrong."""
     try:
         root = RootAttributes(
@@ -118,7 +110,7 @@ def decode_root(path: Path, attributes: Mapping[str, Any]) -> RootAttributes:
         )
         check_root(root)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"{path / METADATA} is damaged: {_reason(error)}") from error
+        raise StoreError(f"{parse(path) / METADATA} is damaged: {_reason(error)}") from error
     return root
 
 
@@ -135,9 +127,9 @@ def encode_added_teacher(teacher: TeacherInfo, settings: Mapping[str, Any]) -> d
     return {"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher), "settings": dict(settings)}
 
 
-def read_added_settings(root: Path, teacher: str) -> dict[str, Any]:
+def read_added_settings(root: Place | PathLike, teacher: str) -> dict[str, Any]:
     """The settings that a teacher was added with; empty where none were kept. Raises StoreError where they are damaged."""
-    folder = root / "teacher" / teacher
+    folder = parse(root) / "teacher" / teacher
     try:
         settings = read_group_attributes(folder).get("settings", {})
     except FileNotFoundError:
@@ -147,14 +139,20 @@ def read_added_settings(root: Path, teacher: str) -> dict[str, Any]:
     return settings
 
 
-def read_added_teachers(root: Path, known: tuple[TeacherInfo, ...]) -> tuple[TeacherInfo, ...]:
-    """Teachers that were added to a store after it was made, by id. Raises StoreError where one is damaged."""
+def read_added_teachers(
+    root: Place | PathLike, known: tuple[TeacherInfo, ...], names: Iterable[str] | None = None
+) -> tuple[TeacherInfo, ...]:
+    """Teachers that were added to a store after it was made, by id. Raises StoreError where one is damaged.
+
+    `names` are the teachers there are, where that is known already.
+    """
     ids = {teacher.id for teacher in known}
     added: list[TeacherInfo] = []
-    for name in list_parts(root / "teacher"):
+    teachers = parse(root) / "teacher"
+    for name in list_parts(teachers) if names is None else sorted(names):
         if name in ids:
             continue
-        folder = root / "teacher" / name
+        folder = teachers / name
         try:
             attributes = read_group_attributes(folder)
             if "added_teacher" not in attributes:
@@ -218,7 +216,18 @@ def encode_commit(record: CommitRecord) -> dict[str, Any]:
         "generation": record.generation,
         "nominators": list(record.nominators),
     }
+    return signed(attributes)
+
+
+def signed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with a checksum over all of them."""
     return {**attributes, "checksum": _checksum(attributes)}
+
+
+def check_signature(attributes: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the checksum is that of all other attributes."""
+    if attributes.get("checksum") != _checksum(attributes):
+        raise ValueError("its checksum is not that of its contents")
 
 
 def _checksum(attributes: Mapping[str, Any]) -> str:
@@ -226,33 +235,20 @@ def _checksum(attributes: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(others, sort_keys=True).encode()):08x}"
 
 
-def read_commit(folder: Path, study_hash: str) -> CommitRecord:
+def read_commit(folder: Place | PathLike, study_hash: str) -> CommitRecord:
     """Commit record of the part in `folder`.
 
     Raises FileNotFoundError where no part is committed, StoreError where it is damaged, of a newer
     schema, or of another study than `study_hash`.
     """
+    folder = parse(folder)
     attributes = read_group_attributes(folder)
     check_schema(folder, attributes)
     try:
-        if attributes.get("checksum") != _checksum(attributes):
-            raise ValueError("its checksum is not that of its contents")
-        record = CommitRecord(
-            part=_text(attributes, "part"),
-            study_hash=_hash(attributes),
-            schema_version=_text(attributes, "schema_version"),
-            question_ids=_texts(attributes, "question_ids"),
-            counts={name: _count(attributes["counts"], name) for name in _table(attributes, "counts")},
-            n_completions=_count(attributes, "n_completions"),
-            files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
-            made_with=_texts(attributes, "made_with") if "made_with" in attributes else (),
-            generation=_count(attributes, "generation") if "generation" in attributes else 0,
-            nominators=_texts(attributes, "nominators") if "nominators" in attributes else (),
-        )
+        check_signature(attributes)
+        record = decode_commit(attributes)
         if record.part != folder.name:  # the name becomes part of paths: only what the folder is called is safe
             raise ValueError("it is the record of another part")
-        if record.counts.get("question") != len(record.question_ids):
-            raise ValueError("its number of questions is not that of its question ids")
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{folder / METADATA} is damaged: {_reason(error)}") from error
     if record.study_hash != study_hash:
@@ -260,15 +256,33 @@ def read_commit(folder: Path, study_hash: str) -> CommitRecord:
     return record
 
 
-def list_parts(group: Path) -> list[str]:
+def decode_commit(attributes: Mapping[str, Any]) -> CommitRecord:
+    """A commit record from JSON. Raises ValueError or TypeError."""
+    record = CommitRecord(
+        part=_text(attributes, "part"),
+        study_hash=_hash(attributes),
+        schema_version=_text(attributes, "schema_version"),
+        question_ids=_texts(attributes, "question_ids"),
+        counts=decode_counts(_table(attributes, "counts")),
+        n_completions=_count(attributes, "n_completions"),
+        files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
+        made_with=_texts(attributes, "made_with") if "made_with" in attributes else (),
+        generation=_count(attributes, "generation") if "generation" in attributes else 0,
+        nominators=_texts(attributes, "nominators") if "nominators" in attributes else (),
+    )
+    if record.counts.get("question") != len(record.question_ids):
+        raise ValueError("its number of questions is not that of its question ids")
+    return record
+
+
+def decode_counts(counts: Mapping[str, Any]) -> dict[str, int]:
+    """Lengths of axes from JSON. Raises ValueError."""
+    return {name: _count(counts, name) for name in counts}
+
+
+def list_parts(group: Place | PathLike) -> list[str]:
     """Names of the folders in `group` that can be parts, sorted; whether they are committed is another question."""
-    try:
-        with os.scandir(group) as entries:
-            return sorted(entry.name for entry in entries if is_safe_name(entry.name) and entry.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot list {group}: {error.strerror}") from error
+    return [name for name in parse(group).folders() if is_safe_name(name)]
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from store.tables import QuestionRow, RolloutRow
 
 Code = TypeVar("Code", bound=IntEnum)
 
-#: Arrays by question and by rollout, offsets included: small, and kept once read.
+#: Arrays by question and by rollout, offsets included: what lists are made of, and where everything else begins.
 HEAD = tuple(name for name, spec in STUDENT.items() if spec.dims[0].removesuffix("_bound") in ("question", "rollout"))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -14,6 +12,7 @@ from store import layout
 from store.arrays import PAGE_BYTES, ArrayReader, Slice
 from store.catalog import Catalog, scan
 from store.errors import StoreError
+from store.index import INDEX, head_of
 from store.layout import CommitRecord
 from store.node_tables import (
     GROUP_FIELDS,
@@ -30,6 +29,7 @@ from store.node_tables import (
 )
 from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_slices
 from store.parts import SHARED_AXES, Array, check_bounds, check_rows, count_completions
+from store.place import METADATA, Folder, PathLike, Place, parse
 from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
 from store.study_order import build_paths, rows_in_order, study_order
 from store.tables import Completion, Nodes, Paths, Question, QuestionRow, Rollout, RootAttributes, StoreCounts, TeacherInfo
@@ -56,22 +56,21 @@ class Store:
     `teachers` as an argument are teacher ids in the order wanted; None: all of them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, path: PathLike, cache_bytes: int = 64 << 20) -> None:
         """Open the store at `path`; decoded chunks take at most `cache_bytes`. Raises StoreError."""
-        text = os.fspath(path)
-        if "://" in text:
-            raise StoreError(f"{text} is not on this machine; only local stores can be read")
-        self.path = Path(text)
-        self._root = Path(os.path.abspath(text))
+        self.path = path
+        self._root = parse(path)
         try:
             attributes = layout.read_group_attributes(self._root)
         except FileNotFoundError as error:
-            raise StoreError(_no_store(self.path)) from error
-        layout.check_schema(self.path, attributes)
-        self.attributes: RootAttributes = layout.decode_root(self.path, attributes)
+            raise StoreError(_no_store(self._root)) from error
+        layout.check_schema(self._root, attributes)
+        self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
         self._arrays = ArrayReader(self._root, cache_bytes)
         self._views: dict[str, PartView] = {}
         self._rows: dict[tuple[str, int], QuestionRow] = {}
+        self._index_arrays: tuple[str, Read] | None = None  # folder of the index, and its arrays
+        self._damaged_indexes: set[str] = set()
         self._teacher_commits: dict[tuple[str, str], CommitRecord] = {}
         self._vocab: Vocab | None = None
         self._refreshing = Lock()
@@ -312,12 +311,29 @@ class Store:
     def _load_views(self, catalog: Catalog, names: Iterable[str]) -> dict[str, PartView]:
         """Views of these parts; the heads of all that are not in memory are read together."""
         names = tuple(names)
+        self._load_from_index(catalog, names)
         missing = [catalog.parts[name] for name in names if name not in self._views]
         slices = [piece for commit in missing for piece in student_slices(commit, head_rows(commit))]
         arrays = iter(self._arrays.read(slices))
         for commit in missing:
             self._views[commit.part] = PartView(commit, {name: next(arrays) for name in HEAD})
         return {name: self._views[name] for name in names}
+
+    def _load_from_index(self, catalog: Catalog, names: Iterable[str]) -> None:
+        """Views of those parts that the index covers. An index that is damaged is passed over: it is only a cache."""
+        index = catalog.index
+        wanted = [name for name in names if name not in self._views and index is not None and name in index.parts]
+        if not wanted or index is None or index.folder in self._damaged_indexes:
+            return
+        try:
+            if self._index_arrays is None or self._index_arrays[0] != index.folder:
+                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
+                self._index_arrays = (index.folder, dict(zip(INDEX, arrays, strict=True)))
+            views = {name: PartView(catalog.parts[name], head_of(index, self._index_arrays[1], name)) for name in wanted}
+        except StoreError:
+            self._damaged_indexes.add(index.folder)
+        else:
+            self._views.update(views)
 
     def _find(self, question_id: str, catalog: Catalog | None = None) -> tuple[PartView, int]:
         """Part and row of a question. Raises StoreError where it is not there, naming what is."""
@@ -350,12 +366,15 @@ class Store:
         if view.name not in catalog.teacher_parts[teacher]:
             return None
         key = (teacher, view.name)
+        in_index = catalog.index.teachers.get(teacher, {}).get(view.name) if catalog.index else None
+        if in_index is not None:
+            self._teacher_commits.setdefault(key, in_index)
         if key not in self._teacher_commits:
             folder = self._root / "teacher" / teacher / view.name
             try:
                 commit = layout.read_commit(folder, self.attributes.study_hash)
             except FileNotFoundError as error:
-                raise StoreError(f"{folder / layout.METADATA} is missing; it was there before") from error
+                raise StoreError(f"{folder / METADATA} is missing; it was there before") from error
             for axis in SHARED_AXES:
                 if commit.counts.get(axis) != view.commit.counts.get(axis):
                     raise StoreError(f"{folder} and {self._root / view.where} differ in their {axis} rows; one is damaged")
@@ -395,9 +414,12 @@ class Store:
         return build_nodes(question_N, nodes.start, of_student, by_teacher, self.attributes.objectives, view.where)
 
 
-def _no_store(path: Path) -> str:
+def _no_store(place: Place) -> str:
+    if not isinstance(place, Folder):
+        return f"there is no store at {place}"
+    path = place.shown
     if path.is_dir():
-        return f"{path} is a folder, but no store (it has no {layout.METADATA})"
+        return f"{path} is a folder, but no store (it has no {METADATA})"
     return f"{path} is a file, not a store" if path.exists() else f"there is no store at {path}"
 
 

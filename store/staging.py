@@ -15,9 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from store import layout
-from store.errors import StoreError
-from store.parts import Arrays, axis_lengths, count_completions
+from store.errors import IsThere, StoreError
+from store.parts import Array, Arrays, axis_lengths, count_completions
+from store.place import METADATA, Folder, Keys, Place
 from store.schema import STUDENT, ArraySpec
 
 #: EFBIG is what a limit on the size of files gives.
@@ -145,6 +148,42 @@ def write_arrays(folder: Path, arrays: Arrays, specs: Mapping[str, ArraySpec]) -
             made[...] = array
 
 
+def read_arrays(folder: Place, specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
+    """Read whole arrays as `write_arrays` wrote them, with zarr-python, which a process that writes has at hand.
+
+    Raises StoreError, naming the file, where one is missing or damaged.
+    """
+    import zarr
+
+    arrays: dict[str, Array] = {}
+    for name, spec in specs.items():
+        try:
+            found = zarr.open_array(_zarr_store(folder / name), mode="r")
+            if found.dtype != np.dtype(spec.dtype) or found.ndim != len(spec.dims):
+                raise ValueError(f"it is {found.dtype} with {found.ndim} axes")
+            if found.size and not (folder / name / "/".join(["c", *"0" * found.ndim])).exists():
+                raise FileNotFoundError("its shard is missing")  # zarr-python would read fill values
+            arrays[name] = np.asarray(found[...])
+        except StoreError:
+            raise
+        except Exception as error:  # zarr, its codecs and its storage each have exceptions of their own
+            raise StoreError(f"{folder / name} is damaged; copy the store again, or compute it anew ({error})") from error
+    return arrays
+
+
+def _zarr_store(place: Place) -> Any:
+    """The place as zarr-python sees it; what it cannot reach by itself is fetched."""
+    from zarr.storage import LocalStore, MemoryStore
+
+    if isinstance(place, Folder):
+        return LocalStore(place.path, read_only=True)
+    from zarr.core.buffer import default_buffer_prototype
+
+    make = default_buffer_prototype().buffer.from_bytes
+    assert isinstance(place, Keys)
+    return MemoryStore({key: make((place / key).read(1 << 40)) for key in place.every_key()})
+
+
 def _grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape of chunks and of the one shard that covers the array."""
     rows, *rest = (max(1, size) for size in shape)
@@ -155,12 +194,12 @@ def _grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[in
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
     """Make `folder` a Zarr group, durably: its ``zarr.json`` appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{layout.METADATA}.{secrets.token_hex(4)}"
+    unfinished = folder / f".{METADATA}.{secrets.token_hex(4)}"
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(layout.group_metadata(attributes))
         file.flush()
         os.fsync(file.fileno())
-    os.rename(unfinished, folder / layout.METADATA)
+    os.rename(unfinished, folder / METADATA)
     sync_folder(folder)
 
 
@@ -202,7 +241,7 @@ def rename_all(moves: Sequence[tuple[Path, Path]]) -> None:
     try:
         for source, destination in moves:
             if destination.exists():
-                raise StoreError(f"{destination} is there already; parts are never changed")
+                raise IsThere(f"{destination} is there already; parts are never changed")
             os.rename(source, destination)
             sync_folder(destination.parent)
     except BaseException as error:
@@ -211,5 +250,5 @@ def rename_all(moves: Sequence[tuple[Path, Path]]) -> None:
             if not committed and not source.exists():
                 shutil.rmtree(placed, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _IS_THERE:
-            raise StoreError(f"{destination} is there already; parts are never changed") from error
+            raise IsThere(f"{destination} is there already; parts are never changed") from error
         raise

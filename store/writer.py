@@ -5,9 +5,6 @@ A reader sees a whole part or none. zarr is imported when something is written.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,22 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from store import layout
-from store.errors import StoreError
+from store import index, layout
+from store.destination import Destination, destination
+from store.errors import IsThere, StoreError
 from store.parts import SHARED_AXES, Array, Arrays, PartArrays, check_bounds, check_group, concatenate, validate
+from store.place import METADATA, PathLike
 from store.schema import STUDENT, TEACHER, VOCAB
-from store.staging import (
-    failed_write,
-    leftovers,
-    rename_all,
-    stage_beside,
-    staging_folder,
-    sync_folder,
-    write_arrays,
-    write_group,
-    write_part,
-)
+from store.staging import write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
+from store.upkeep import update_index
 
 __all__ = [
     "PartArrays",
@@ -46,8 +36,6 @@ __all__ = [
     "validate",
 ]
 
-PathLike = str | os.PathLike[str]
-
 
 def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[bytes], special_ids: Sequence[int]) -> None:
     """Make the store of a study at `path`, or leave the one that is there if it is of the same study.
@@ -55,35 +43,27 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
     `token_bytes[i]` are the raw bytes of token i. A half-made store is never seen. Raises StoreError
     where another study or anything else is at `path`, and where it cannot be written.
     """
-    target = Path(path)
-    try:
-        if is_store_of(target, attributes.study_hash):
-            return
-    except OSError as error:
-        raise failed_write(target, error) from error
+    target = destination(path)
+    if target.is_store_of(attributes.study_hash):
+        return
     arrays = _vocab_arrays(token_bytes, special_ids)
     try:
         layout.check_root(attributes)
     except ValueError as error:
         raise StoreError(str(error)) from error
-    with stage_beside(target, "create") as stage:
-        root = stage / target.name
+    with target.stage("create") as stage:
+        root = stage / "store"
         root.mkdir()
         write_arrays(root / "vocab", arrays, VOCAB)
         write_group(root / "vocab", {})
         write_group(root / "student", {})
         write_group(root / "teacher", {})
+        write_group(root / index.FOLDER, {})
         for teacher in attributes.teachers:
             write_group(root / "teacher" / teacher.id, {"id": teacher.id})
         write_group(root, layout.encode_root(attributes, len(token_bytes)))
-        try:
-            os.rename(root, target)
-        except OSError as error:
-            # Another process was first: only fine if it made the store of the same study.
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and is_store_of(target, attributes.study_hash):
-                return
-            raise
-        sync_folder(target.parent)
+        target.put_root(root, attributes.study_hash)
+    update_index(target, attributes.study_hash)
 
 
 def add_teacher(path: PathLike, teacher: TeacherInfo, settings: Mapping[str, Any] | None = None) -> None:
@@ -91,25 +71,20 @@ def add_teacher(path: PathLike, teacher: TeacherInfo, settings: Mapping[str, Any
 
     `settings` (JSON) are kept in its group: what it was made with, for people and for a later run.
     """
-    target = Path(path)
+    target = destination(path)
     root = _read_root(target)
-    folder = target / "teacher" / teacher.id
     try:
         others = [other for other in _known_teachers(target, root) if other.id != teacher.id]
         layout.check_teachers((*others, teacher))
     except ValueError as error:
         raise StoreError(str(error)) from error
-    if folder.exists():
+    if (target.place / "teacher" / teacher.id / METADATA).exists():
         return
-    with stage_beside(target, "teacher") as stage:
+    with target.stage("teacher") as stage:
         write_group(stage / teacher.id, layout.encode_added_teacher(teacher, settings or {}))
-        try:
-            os.rename(stage / teacher.id, folder)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was first
-                return
-            raise
-        sync_folder(folder.parent)
+        with suppress(IsThere):  # another process was first
+            target.put([(stage / teacher.id, f"teacher/{teacher.id}")])
+    update_index(target, root.study_hash)
 
 
 def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int = 0, nominators: tuple[str, ...] = ()) -> None:
@@ -120,16 +95,16 @@ def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int =
     Raises StoreError where the part is not whole or does not fit the study, where `part_id` was used
     before, and where there is no room or no permission; the store is then as it was.
     """
-    target = Path(path)
+    target = destination(path)
     root = _read_root(target)
     validate(part)
     _check_fits(target, root, part)
     _check_unused(target, part_id)
-    with stage_beside(target, part_id) as stage:
-        moves: list[tuple[Path, Path]] = []
+    with target.stage(part_id) as stage:
+        moves: list[tuple[Path, str]] = []
         for teacher, arrays in part.teachers.items():
             write_part(stage / "teacher" / teacher, part_id, root.study_hash, part.question_ids, arrays, TEACHER)
-            moves.append((stage / "teacher" / teacher, target / "teacher" / teacher / part_id))
+            moves.append((stage / "teacher" / teacher, f"teacher/{teacher}/{part_id}"))
         write_part(
             stage / "student",
             part_id,
@@ -141,109 +116,98 @@ def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int =
             generation,
             nominators,
         )
-        moves.append((stage / "student", target / "student" / part_id))
-        rename_all(moves)
+        moves.append((stage / "student", f"student/{part_id}"))
+        target.put(moves)
+    update_index(target, root.study_hash, [key for _, key in moves])
 
 
 def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) -> None:
     """Add what one teacher says of a part that is already there. Raises StoreError as `publish` does."""
-    target = Path(path)
+    target = destination(path)
     root = _read_root(target)
     if teacher not in {known.id for known in _known_teachers(target, root)}:
         raise StoreError(f"{target} has no teacher {teacher!r}; add it first")
-    destination = target / "teacher" / teacher / part_id
+    key = f"teacher/{teacher}/{part_id}"
     if not layout.is_safe_name(part_id):
         raise StoreError(f"{part_id!r} cannot be the name of a part")
     try:
-        student = layout.read_commit(target / "student" / part_id, root.study_hash)
+        student = layout.read_commit(target.place / "student" / part_id, root.study_hash)
     except FileNotFoundError as error:
         raise StoreError(f"{target} has no part {part_id}") from error
-    if destination.exists():
-        raise StoreError(f"{destination} is there already; parts are never changed")
+    if (target.place / key / METADATA).exists():
+        raise IsThere(f"{target.place / key} is there already; parts are never changed")
     lengths = check_group(f"teacher/{teacher}", arrays, TEACHER)
     for axis in SHARED_AXES:
         if lengths[axis] != student.counts.get(axis):
             raise StoreError(f"teacher/{teacher} has {lengths[axis]} {axis} rows, part {part_id} has {student.counts.get(axis)}")
-    _check_teacher_fits(root, teacher, arrays, layout.vocab_size(layout.read_group_attributes(target)))
-    with stage_beside(target, part_id) as stage:
+    _check_teacher_fits(root, teacher, arrays, layout.vocab_size(layout.read_group_attributes(target.place)))
+    with target.stage(part_id) as stage:
         write_part(stage / "teacher", part_id, root.study_hash, student.question_ids, arrays, TEACHER)
-        rename_all([(stage / "teacher", destination)])
+        target.put([(stage / "teacher", key)])
+    update_index(target, root.study_hash, [key])
 
 
 def committed_question_ids(path: PathLike) -> frozenset[str]:
     """Ids of the questions in committed parts, from the commit records alone."""
-    target = Path(path)
+    target = destination(path)
     root = _read_root(target)
     found: set[str] = set()
-    for name in layout.list_parts(target / "student"):
-        try:
-            found.update(layout.read_commit(target / "student" / name, root.study_hash).question_ids)
-        except FileNotFoundError:
-            continue
+    for name in (target.place / "student").groups():
+        if layout.is_safe_name(name):
+            found.update(layout.read_commit(target.place / "student" / name, root.study_hash).question_ids)
     return frozenset(found)
 
 
 def next_part_id(path: PathLike, run: str) -> str:
     """An id that no part of the store had: ``p-<run>-0003``. `run` is unique to a process: 8 random hexadecimal digits."""
-    target = Path(path)
+    target = destination(path)
     prefix = f"p-{run}-"
     if not layout.is_safe_name(f"{prefix}0000"):
         raise StoreError(f"{run!r} cannot be part of a part's name")
-    groups = [target / "student", *(target / "teacher" / name for name in layout.list_parts(target / "teacher"))]
-    used = [int(name[len(prefix) :]) for group in groups for name in layout.list_parts(group) if _is_numbered(name, prefix)]
+    used = [
+        int(name[len(prefix) :]) for group in _part_folders(target) for name in target.begun(group) if _is_numbered(name, prefix)
+    ]
     return f"{prefix}{max(used, default=-1) + 1:04d}"
 
 
+def _part_folders(target: Destination) -> list[str]:
+    return ["student", *(f"teacher/{name}" for name in target.begun("teacher"))]
+
+
 def remove_leftovers(path: PathLike) -> int:
-    """Remove what killed processes of this machine left beside the store; return how many pieces. Work in hand stays."""
-    stale = leftovers(Path(path))
-    for stage in stale:
-        shutil.rmtree(stage, ignore_errors=True)
-    with suppress(OSError):  # not empty, or not there
-        staging_folder(Path(path)).rmdir()
-    return len(stale)
+    """Remove what killed processes of this machine left beside the store; return how many pieces. Work in hand stays.
+
+    Index and manifest are brought up to date: one of them may have been killed before it could.
+    """
+    target = destination(path)
+    removed = target.remove_leftovers()
+    update_index(target, _read_root(target).study_hash)
+    return removed
+
+
+def is_store_of(path: PathLike, study_hash: str) -> bool:
+    """True for the store of this study, False for a free place. Raises StoreError for anything else."""
+    return destination(path).is_store_of(study_hash)
 
 
 def _is_numbered(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and name[len(prefix) :].isdecimal()
 
 
-def _read_root(target: Path) -> RootAttributes:
+def _read_root(target: Destination) -> RootAttributes:
     try:
-        attributes = layout.read_group_attributes(target)
+        attributes = layout.read_group_attributes(target.place)
     except FileNotFoundError as error:
         raise StoreError(f"there is no store at {target}") from error
-    layout.check_schema(target, attributes)
-    return layout.decode_root(target, attributes)
+    layout.check_schema(target.place, attributes)
+    return layout.decode_root(target.place, attributes)
 
 
-def is_store_of(target: Path, study_hash: str) -> bool:
-    """True for the store of this study, False for a free place. Raises StoreError for anything else."""
-    if target.is_dir():
-        try:
-            attributes = layout.read_group_attributes(target)
-        except FileNotFoundError:
-            if any(target.iterdir()):
-                raise StoreError(f"{target} is a folder with other things in it; give the store a path of its own") from None
-            return False
-        layout.check_schema(target, attributes)
-        there = attributes.get("study_hash")
-        if there != study_hash:
-            raise StoreError(
-                f"{target} is the store of study {there!r}, and this study is {study_hash!r}; "
-                "choose another path, or go back to the study file it was made with"
-            )
-        return True
-    if target.exists() or target.is_symlink():
-        raise StoreError(f"{target} is a file, not a store")
-    return False
+def _known_teachers(target: Destination, root: RootAttributes) -> tuple[TeacherInfo, ...]:
+    return (*root.teachers, *layout.read_added_teachers(target.place, root.teachers, target.begun("teacher")))
 
 
-def _known_teachers(target: Path, root: RootAttributes) -> tuple[TeacherInfo, ...]:
-    return (*root.teachers, *layout.read_added_teachers(target, root.teachers))
-
-
-def _check_fits(target: Path, root: RootAttributes, part: PartArrays) -> None:
+def _check_fits(target: Destination, root: RootAttributes, part: PartArrays) -> None:
     """Whether the part belongs to the study: its questions, teachers, objectives and tokens."""
     for name in part.question_ids:
         if name not in root.question_ids:
@@ -254,7 +218,7 @@ def _check_fits(target: Path, root: RootAttributes, part: PartArrays) -> None:
     for info in root.teachers:
         if info.id not in part.teachers:
             raise StoreError(f"the part has nothing of teacher {info.id!r}")
-    vocab_size = layout.vocab_size(layout.read_group_attributes(target))
+    vocab_size = layout.vocab_size(layout.read_group_attributes(target.place))
     for teacher, arrays in part.teachers.items():
         _check_teacher_fits(root, teacher, arrays, vocab_size)
     for name in ("prompt_token_id", "token_id", "topk_token_id", "child_token_id", "completion_token_id"):
@@ -273,13 +237,14 @@ def _check_tokens(name: str, ids: Array, vocab_size: int) -> None:
         raise StoreError(f"{name} holds token {ids.max()}, outside of the vocabulary of {vocab_size}")
 
 
-def _check_unused(target: Path, part_id: str) -> None:
+def _check_unused(target: Destination, part_id: str) -> None:
     if not layout.is_safe_name(part_id):
         raise StoreError(f"{part_id!r} cannot name a part (letters, digits, and . _ + = @ , ( ) - inside)")
-    groups = [target / "student", *(target / "teacher" / name for name in layout.list_parts(target / "teacher"))]
-    for group in groups:
-        if (group / part_id).exists():
-            raise StoreError(f"{group / part_id} is there already; parts are never changed and their ids never reused")
+    for group in _part_folders(target):
+        if part_id in target.begun(group):
+            raise IsThere(
+                f"{target.place / group / part_id} is there already; parts are never changed and their ids never reused"
+            )
 
 
 def _vocab_arrays(token_bytes: Sequence[bytes], special_ids: Sequence[int]) -> dict[str, Array]:

@@ -15,6 +15,7 @@ import pytest
 import store
 from store.arrays import ArrayReader, Slice
 from store.errors import StoreError
+from store.index import INDEX
 from store.part_view import student_slices, teacher_slices
 from store.parts import pad_columns, unpack_texts
 from store.schema import REST_TOKEN, STUDENT, TEACHER, VOCAB, ChildKind, QuestionStatus
@@ -135,6 +136,7 @@ def test_every_array_reads_the_same_with_zarr_alone(shared_store: Path) -> None:
     reader = store.open(shared_store)
     commits = [reader._catalog.parts[part] for part in reader.part_ids]
     every = [Slice("vocab", name, spec) for name, spec in VOCAB.items()]
+    every += [Slice(reader._catalog.index.folder, name, spec) for name, spec in INDEX.items()]
     for commit in commits:
         rows = {name: range(_length(commit.counts, spec.dims[0])) for name, spec in STUDENT.items()}
         every += student_slices(commit, rows)
@@ -153,7 +155,7 @@ def test_every_array_reads_the_same_with_zarr_alone(shared_store: Path) -> None:
         assert len(list((shared_store / piece.key).rglob("c/*"))) <= 2, "one shard"
     names = {f"{path}" for path, member in root.members(max_depth=None) if isinstance(member, zarr.Array)}
     assert names == {piece.key for piece in every}
-    assert set(root.group_keys()) == {"vocab", "student", "teacher"}
+    assert set(root.group_keys()) == {"vocab", "student", "teacher", "index"}
 
 
 def test_unknown_names_are_refused_and_the_nearest_is_named(shared_store: Path) -> None:

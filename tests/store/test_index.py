@@ -1,0 +1,95 @@
+"""The index and the manifest: caches that follow the parts, and without which everything reads the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import store
+from store.index import MANIFEST
+from store.writer import PartArrays, add_teacher, concatenate, create, publish, publish_teacher, remove_leftovers
+from tests.synthetic import TEACHERS, TeacherInfo, root_attributes, vocabulary
+
+
+def _indexes(path: Path) -> list[str]:
+    return sorted(folder.name for folder in (path / "index").iterdir() if folder.is_dir())
+
+
+def _lists(path: Path):
+    reader = store.open(path)
+    return reader.questions(), reader.counts(), reader.teachers
+
+
+def test_lists_come_from_the_index_alone(own_store: Path) -> None:
+    expected = _lists(own_store)
+    for folder in ("student", "teacher/ext-7b"):
+        for file in (own_store / folder).rglob("c/*"):
+            if file.is_file():
+                file.unlink()
+    assert _lists(own_store) == expected
+
+
+@pytest.mark.parametrize("harm", ["missing", "flipped shard", "flipped metadata", "truncated"])
+def test_a_damaged_index_is_passed_over_and_written_anew(own_store: Path, harm: str) -> None:
+    expected = _lists(own_store)
+    (name,) = _indexes(own_store)
+    folder = own_store / "index" / name
+    file = folder / ("zarr.json" if harm == "flipped metadata" else "token_start/c/0")
+    match harm:
+        case "missing":
+            shutil.rmtree(folder)
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-5])
+        case _:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+    assert _lists(own_store) == expected
+    remove_leftovers(own_store)
+    assert _lists(own_store) == expected
+
+
+def test_the_index_follows_the_parts(tmp_path: Path, records: list[PartArrays]) -> None:
+    path = tmp_path / "S.zarr"
+    create(path, root_attributes(6), vocabulary(), [])
+    reader = store.open(path)
+    for n in range(3):
+        publish(path, f"p-{n}", concatenate(records[2 * n : 2 * n + 2]))
+        assert len(_indexes(path)) == 1, "the older one is taken out"
+        manifest = json.loads((path / MANIFEST).read_text())
+        assert manifest["parts"] == [f"p-{k}" for k in range(n + 1)]
+        assert manifest["teachers"] == {one.id: manifest["parts"] for one in TEACHERS}
+        assert manifest["index"] == _indexes(path)[0]
+        assert reader.refresh()
+        assert [row.id for row in reader.questions()] == [f"q{k:03d}" for k in range(2 * n + 2)]
+        assert reader._catalog.index is not None
+        assert len(reader._catalog.index.parts) == n + 1
+
+
+def test_parts_that_the_index_lacks_are_read_themselves(tmp_path: Path, records: list[PartArrays]) -> None:
+    path = tmp_path / "S.zarr"
+    create(path, root_attributes(6), vocabulary(), [])
+    publish(path, "p-0", records[0])
+    behind = shutil.copytree(path / "index", tmp_path / "index")
+    publish(path, "p-1", records[1])
+    expected = _lists(path)
+    shutil.rmtree(path / "index")
+    shutil.copytree(behind, path / "index")
+    reader = store.open(path)
+    assert (reader.questions(), reader.counts(), reader.teachers) == expected
+    assert np.array_equal(reader.rollout("q001", 0).token_id_T, store.open(path).rollout("q001", 0).token_id_T)
+
+
+def test_a_later_teacher_is_in_the_manifest_and_the_index(own_store: Path, records: list[PartArrays]) -> None:
+    add_teacher(own_store, TeacherInfo("late", "external", "", "late-1b", False, "added later"))
+    part = store.open(own_store).part_ids[0]
+    publish_teacher(own_store, part, "late", concatenate(records[:3]).teachers["ext-7b"])
+    manifest = json.loads((own_store / MANIFEST).read_text())
+    assert manifest["teachers"]["late"] == [part]
+    (own_store / "teacher" / "late" / part / "zarr.json").rename(own_store.parent / "zarr.json")
+    reader = store.open(own_store)
+    assert np.isnan(reader.rollout("q000", 0, ["late"]).teacher_logprob_TM).all(), "listing says what is there, not the index"
