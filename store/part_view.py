@@ -41,7 +41,12 @@ def _slices(folder: str, specs: Mapping[str, ArraySpec], commit: CommitRecord, r
 
 def head_rows(commit: CommitRecord) -> dict[str, range]:
     """All rows of the arrays of the head."""
-    return {name: range(shape_of(STUDENT[name], commit.counts, f"student/{commit.part}")[0]) for name in HEAD}
+    return whole_rows({name: STUDENT[name] for name in HEAD}, commit)
+
+
+def whole_rows(specs: Mapping[str, ArraySpec], commit: CommitRecord) -> dict[str, range]:
+    """All rows of these arrays."""
+    return {name: range(shape_of(spec, commit.counts, commit.part)[0]) for name, spec in specs.items()}
 
 
 @dataclass(frozen=True, slots=True)

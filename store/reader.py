@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,23 @@ from store.node_tables import (
     stack_teachers,
     take_nodes,
 )
-from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_slices
-from store.parts import SHARED_AXES, Array, check_bounds, check_rows, count_completions
+from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_slices, whole_rows
+from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
 from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
 from store.study_order import build_paths, rows_in_order, study_order
-from store.tables import Completion, Nodes, Paths, Question, QuestionRow, Rollout, RootAttributes, StoreCounts, TeacherInfo
+from store.tables import (
+    Completion,
+    Nodes,
+    Paths,
+    Question,
+    QuestionPlace,
+    QuestionRow,
+    Rollout,
+    RootAttributes,
+    StoreCounts,
+    TeacherInfo,
+)
 from store.vocab import Vocab
 
 __all__ = ["Store", "StoreError", "Vocab"]
@@ -154,6 +166,47 @@ class Store:
             n_nodes=totals["node"],
             n_completions=n_completions,
         )
+
+    def places(self) -> tuple[QuestionPlace, ...]:
+        """Where each question lies, by number, with what distinguishes parts from each other."""
+        catalog = self._catalog
+        views = self._load_views(catalog, catalog.parts)
+        found = []
+        for question_id, (name, row) in catalog.place.items():
+            commit = catalog.parts[name]
+            found.append(
+                QuestionPlace(
+                    question_id=question_id,
+                    number=int(views[name].head["question_number"][row]),
+                    part=name,
+                    row=row,
+                    generation=commit.generation,
+                    nominators=commit.nominators,
+                    teachers=tuple(one.id for one in catalog.teachers if name in catalog.teacher_parts[one.id]),
+                )
+            )
+        return tuple(sorted(found, key=lambda place: (place.number, place.question_id)))
+
+    def part(self, name: str) -> PartArrays:
+        """All arrays of one part, and of every teacher that has it: memory for all of it. Raises StoreError."""
+        catalog = self._catalog
+        if name not in catalog.parts:
+            raise StoreError(f"{self.path} has no part {name!r}{_nearest(name, catalog.parts)}")
+        view = self._load_views(catalog, [name])[name]
+        pieces = [*student_slices(view.commit, whole_rows(STUDENT, view.commit))]
+        teachers = [one.id for one in catalog.teachers if name in catalog.teacher_parts[one.id]]
+        for teacher in teachers:
+            commit = self._teacher_commit(catalog, teacher, view)
+            assert commit is not None
+            pieces += teacher_slices(teacher, commit, whole_rows(TEACHER, commit))
+        arrays = iter(self._arrays.read(pieces, STUDY_BYTES))
+        student = {key: next(arrays) for key in STUDENT}
+        by_teacher = {teacher: {key: next(arrays) for key in TEACHER} for teacher in teachers}
+        return PartArrays(student, by_teacher, frozenset(view.commit.made_with))
+
+    def added_settings(self, teacher: str) -> dict[str, Any]:
+        """The settings that a teacher was added with after the study; empty where there are none. Raises StoreError."""
+        return layout.read_added_settings(self._root, teacher)
 
     # Pages ----------------------------------------------------------------------------------------
 

@@ -78,6 +78,19 @@ class QuestionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionPlace:
+    """Where a question lies in a store."""
+
+    question_id: str
+    number: int
+    part: str
+    row: int  #: among the questions of the part
+    generation: int  #: how often it was extended
+    nominators: tuple[str, ...]  #: teachers that the bits of `nominated_by` name; nothing: the study's
+    teachers: tuple[str, ...]  #: that have read it
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question with its texts."""
 
