@@ -32,9 +32,10 @@ from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_s
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
 from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
-from store.study_order import build_paths, rows_in_order, study_order
+from store.study_order import build_paths, listing, rows_in_order, study_order
 from store.tables import (
     Completion,
+    Listing,
     Nodes,
     Paths,
     Question,
@@ -145,6 +146,11 @@ class Store:
         views = self._load_views(catalog, catalog.parts)
         found = [self._question_row(views[name], row) for name, row in catalog.place.values()]
         return tuple(sorted(found, key=lambda row: (row.number, row.id)))
+
+    def listing(self) -> Listing:
+        """The same as columns: however many rollouts there are, it takes the index and no part."""
+        catalog = self._catalog
+        return listing(list(self._load_views(catalog, catalog.parts).values()), catalog.place)
 
     def counts(self) -> StoreCounts:
         """How much is in the store, from the commit records; of duplicates one is counted."""

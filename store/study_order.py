@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.node_tables import new_rows
-from store.part_view import PartView
+from store.part_view import HEAD, PartView
 from store.parts import Array, check_rows
-from store.tables import Paths
+from store.schema import STUDENT
+from store.tables import Listing, Paths
 
 #: (which view, which row of it) of each question.
 Order = Sequence[tuple[int, int]]
@@ -22,6 +23,46 @@ def study_order(views: Sequence[PartView], place: Mapping[str, tuple[str, int]])
     number_of = {view.name: i for i, view in enumerate(views)}
     owned = [(number_of[name], row) for name, row in place.values() if name in number_of]
     return sorted(owned, key=lambda at: (int(views[at[0]].head["question_number"][at[1]]), *at))
+
+
+def listing(views: Sequence[PartView], place: Mapping[str, tuple[str, int]]) -> Listing:
+    """The columns of the lists, every question once, by number."""
+    heads = {name: [view.head[name] for view in views] for name in HEAD}
+
+    def column(name: str) -> Array:
+        return np.concatenate([np.empty(0, STUDENT[name].dtype), *heads[name]])
+
+    def lengths(name: str) -> Array:
+        return np.concatenate([np.empty(0, np.int64), *(np.diff(piece) for piece in heads[name])])
+
+    first = dict(zip((view.name for view in views), _starts(views, "question"), strict=True))
+    ids = np.empty(len(place), object)
+    ids[:] = list(place)
+    rows = np.fromiter((first[part] + row for part, row in place.values()), np.int64, len(place))
+    number = column("question_number")[rows]
+    order = np.lexsort((ids, number)) if len(np.unique(number)) < len(number) else np.argsort(number)
+    rows = rows[order]
+    n_of_question = lengths("rollout_start")
+    starts = np.cumsum(n_of_question) - n_of_question
+    taken = n_of_question[rows]
+    ends = np.cumsum(taken)
+    of_rollout = np.arange(int(taken.sum())) + np.repeat(starts[rows] - (ends - taken), taken)
+    return Listing(
+        question_id_Q=tuple(ids[order]),
+        number_Q=number[order],
+        status_Q=column("question_status")[rows],
+        n_rollouts_Q=column("question_n_rollouts")[rows],
+        n_correct_Q=column("question_n_correct")[rows],
+        n_truncated_Q=column("question_n_truncated")[rows],
+        rollout_start_Q1=np.concatenate([[0], ends]).astype(np.int64),
+        index_R=column("rollout_index")[of_rollout],
+        correct_R=column("correct")[of_rollout].astype(np.bool_),
+        reward_R=column("reward")[of_rollout],
+        finish_reason_R=column("finish_reason")[of_rollout],
+        path_kind_R=column("path_kind")[of_rollout],
+        n_tokens_R=lengths("token_start")[of_rollout],
+        n_nodes_R=lengths("path_node_start")[of_rollout],
+    )
 
 
 def rows_in_order(views: Sequence[PartView], order: Order, axis: str) -> NDArray[np.intp]:

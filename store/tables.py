@@ -78,6 +78,32 @@ class QuestionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Every question by number with its rollouts, as columns: what lists, filters and charts are made of.
+
+    Rollouts of question q are the rows ``rollout_start_Q1[q]`` to ``rollout_start_Q1[q + 1]`` of the ``_R`` columns.
+    """
+
+    question_id_Q: tuple[str, ...]
+    number_Q: Int
+    status_Q: Int  #: `QuestionStatus`
+    n_rollouts_Q: Int  #: initial rollouts sampled
+    n_correct_Q: Int
+    n_truncated_Q: Int
+    rollout_start_Q1: Int
+    index_R: Int
+    correct_R: NDArray[np.bool_]
+    reward_R: Float
+    finish_reason_R: Int  #: `FinishReason`
+    path_kind_R: Int  #: `PathKind`
+    n_tokens_R: Int
+    n_nodes_R: Int
+
+    def __len__(self) -> int:
+        return len(self.question_id_Q)
+
+
+@dataclass(frozen=True, slots=True)
 class QuestionPlace:
     """Where a question lies in a store."""
 

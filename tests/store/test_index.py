@@ -93,3 +93,21 @@ def test_a_later_teacher_is_in_the_manifest_and_the_index(own_store: Path, recor
     (own_store / "teacher" / "late" / part / "zarr.json").rename(own_store.parent / "zarr.json")
     reader = store.open(own_store)
     assert np.isnan(reader.rollout("q000", 0, ["late"]).teacher_logprob_TM).all(), "listing says what is there, not the index"
+
+
+def test_the_listing_says_what_the_rows_say(tmp_path: Path, records: list[PartArrays]) -> None:
+    path = tmp_path / "S.zarr"
+    create(path, root_attributes(6), vocabulary(), [])
+    assert len(store.open(path).listing()) == 0
+    for name, numbers in {"p-a": (5, 1), "p-b": (4,), "p-c": (3, 0, 1), "p-d": (2,)}.items():  # 1 is there twice
+        publish(path, name, concatenate([records[number] for number in numbers]))
+    reader = store.open(path)
+    columns = reader.listing()
+    rows = reader.questions()
+    assert columns.question_id_Q == tuple(row.id for row in rows)
+    for name in ("number", "status", "n_rollouts", "n_correct", "n_truncated"):
+        assert getattr(columns, f"{name}_Q").tolist() == [getattr(row, name) for row in rows]
+    rollouts = [rollout for row in rows for rollout in row.rollouts]
+    for name in ("index", "correct", "reward", "finish_reason", "path_kind", "n_tokens", "n_nodes"):
+        assert getattr(columns, f"{name}_R").tolist() == [getattr(rollout, name) for rollout in rollouts]
+    assert np.diff(columns.rollout_start_Q1).tolist() == [len(row.rollouts) for row in rows]
