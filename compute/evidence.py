@@ -136,11 +136,9 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
     entropy_P = rollout.entropy_T[position_P].astype(np.float64)
     teacher_entropy_MP = rollout.teacher_entropy_TM[position_P].T.astype(np.float64)
     divergence_DMP = np.transpose(rollout.divergence_TMD[position_P], (2, 1, 0)).astype(np.float64)
-    token_PC = rollout.topk_token_id_TC[position_P]
-    theirs_PMC = rollout.teacher_topk_token_id_TMC[position_P]
-    present_PC = token_PC >= 0
-    common_PMC = present_PC[:, None] & (token_PC[:, None, :, None] == theirs_PMC[:, :, None, :]).any(axis=-1)
-    asked_MP = (theirs_PMC >= 0).any(axis=-1).T
+    present_PC = rollout.topk_token_id_TC[position_P] >= 0
+    common_PMC = rollout.shared_topk(position_P)
+    asked_MP = rollout.teacher_topk_n_TM[position_P].T > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         share_MP = (common_PMC.sum(axis=-1) / present_PC.sum(axis=-1)[:, None]).T
     mass_PC = np.where(present_PC, np.exp(rollout.topk_logprob_TC[position_P].astype(np.float64)), 0.0)

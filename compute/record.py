@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from compute.engine import Completion
 from compute.pipeline import Findings, Responses
+from compute.scoring import TeacherScores
 from compute.study import Study
 from compute.targeting import Batch
 from store.parts import PartArrays, pack_texts
+from store.rounding import rounded
 from store.schema import (
     ABSENT_TOKEN,
+    DIVERGENCE_BITS,
     DIVERGENCES,
     NOWHERE,
     REST_MOMENTS,
@@ -27,6 +30,7 @@ from store.schema import (
     PathKind,
     TokenSource,
 )
+from store.teacher_topk import TopK, split_topk, to_half
 
 #: From how many initial rollouts on they count as completions: fewer would be biased by the choice of paths (method.md 3).
 COUNT_ROLLOUTS_FROM = 100
@@ -36,7 +40,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def to_record(study: Study, found: Findings) -> PartArrays:
-    """The record of one question: student and teacher arrays of schema 1."""
+    """The record of one question: student and teacher arrays of the schema."""
     rows = {target.node: row for row, target in enumerate(found.targets)}
     student: Arrays = {
         **_question(found),
@@ -51,12 +55,11 @@ def to_record(study: Study, found: Findings) -> PartArrays:
 
 
 def _typed(arrays: Arrays, specs: Any) -> Arrays:
-    """The schema's types. float16 has no infinity worth keeping: a log-probability is clipped where it would overflow."""
+    """The schema's types."""
     typed = {}
     for name, array in arrays.items():
         dtype = np.dtype(specs[name].dtype)
-        fitting = np.clip(array, -60000.0, 60000.0) if dtype == np.float16 else array
-        typed[name] = np.ascontiguousarray(fitting, dtype=dtype)
+        typed[name] = np.ascontiguousarray(to_half(array) if dtype == np.float16 else array, dtype=dtype)
     return typed
 
 
@@ -262,11 +265,10 @@ def _teacher(study: Study, found: Findings, rows: dict[int, int], number: int) -
         **_texts("teacher_prompt", found.teacher_prompts[number]),
         "logprob": _joined([one.logprob_T for one in scores]),
         "entropy": _joined([one.entropy_T for one in scores]),
-        "divergence": _joined([one.divergence_TD for one in scores], len(DIVERGENCES)),
-        "topk_token_id": _joined([one.topk_token_id_TC for one in scores], top_k),
-        "topk_logprob": _joined([one.topk_logprob_TC for one in scores], top_k),
-        "student_logprob_at_topk": _joined([one.student_logprob_at_topk_TC for one in scores], top_k),
-        "logprob_at_student_topk": _joined([one.logprob_at_student_topk_TC for one in scores], top_k),
+        "divergence": rounded(
+            _joined([one.divergence_TD for one in scores], len(DIVERGENCES)).astype(np.float32), DIVERGENCE_BITS
+        ),
+        **_topk(found, scores, top_k),
         "tail_mass": _joined([one.tail_mass_T for one in scores]),
         "child_logprob": _children([target.teacher_logprob_MK[number] for target in found.targets], np.nan),
         "fbar": np.array([target.fbar_MO[number] for target in found.targets]).reshape(-1, objectives),
@@ -277,6 +279,19 @@ def _teacher(study: Study, found: Findings, rows: dict[int, int], number: int) -
         "later_sum": _children([later.sum_MK[number] for later in found.later], np.nan),
         "later_sum_squares": _children([later.sum_squares_MK[number] for later in found.later], np.nan),
     }
+
+
+def _topk(found: Findings, scores: Sequence[TeacherScores], top_k: int) -> Arrays:
+    """The teacher's most likely tokens, as what they add to the student's."""
+    return split_topk(
+        _joined([one.student.topk_token_id_TC for one in found.stored], top_k),
+        _joined([one.logprob_at_student_topk_TC for one in scores], top_k),
+        TopK(
+            _joined([one.topk_token_id_TC for one in scores], top_k),
+            _joined([one.topk_logprob_TC for one in scores], top_k),
+            _joined([one.student_logprob_at_topk_TC for one in scores], top_k),
+        ),
+    )
 
 
 def _gap_kl(found: Findings, rows: dict[int, int], number: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from compute.pipeline import Responses
 from compute.tasks import Grade, Question
 from store import spool as files
 from store.errors import StoreError
-from store.parts import PartArrays
+from store.parts import PartArrays, validate
 from store.schema import FinishReason
 
 
@@ -40,6 +40,7 @@ class Spool:
         """The question's record, where it was finished."""
         with suppress(StoreError):
             arrays, facts = files.load(self._path(question, "record"))
+            validate(arrays)  # one of an earlier schema is not
             said = facts.get("made_with")  # not there in the spool of an earlier version
             return replace(arrays, made_with=frozenset([str(said)] if said else []))
         return None

@@ -70,7 +70,7 @@ class RolloutPage:
     @property
     def n_candidates(self) -> int:
         """How many of the likeliest tokens are kept at each position."""
-        return max(int(self.rollout.topk_token_id_TC.shape[1]), int(self.rollout.teacher_topk_token_id_TMC.shape[2]))
+        return int(self.rollout.topk_token_id_TC.shape[1])
 
     @property
     def most_children(self) -> int:
@@ -174,12 +174,8 @@ class RolloutPage:
             rollout.teacher_logprob_at_student_topk_TMC[position, teacher],
             strict=True,
         )
-        teacher_top = zip(
-            rollout.teacher_topk_token_id_TMC[position, teacher],
-            rollout.student_logprob_at_teacher_topk_TMC[position, teacher],
-            rollout.teacher_topk_logprob_TMC[position, teacher],
-            strict=True,
-        )
+        top = rollout.teacher_topk(teacher, slice(position, position + 1))
+        teacher_top = zip(top.token_id_TC[0], top.student_logprob_TC[0], top.logprob_TC[0], strict=True)
         return TokenFacts(
             position=position,
             n_tokens=self.n_tokens,

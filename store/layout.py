@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,19 +74,24 @@ def read_group_attributes(folder: Place | PathLike) -> dict[str, Any]:
     return attributes
 
 
-def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
-    """Raise StoreError unless this version can read what `attributes` say they are."""
+def schema_major(path: Place | PathLike, attributes: Mapping[str, Any]) -> int:
+    """Major version of the schema that `attributes` name. Raises StoreError where they name none."""
     version = attributes.get("schema_version")
     found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version) if isinstance(version, str) else None
     if found is None:
         raise StoreError(f"{path} is a Zarr group, but no store of opd-tui (it has no schema_version)")
-    major = int(found[1])
+    return int(found[1])
+
+
+def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
+    """Raise StoreError unless this version can read what `attributes` say they are."""
+    major, version = schema_major(path, attributes), attributes.get("schema_version")
     if major > SCHEMA_MAJOR:
         raise StoreError(
             f"{path} has schema {version}, this opd-tui reads schema {SCHEMA_MAJOR}; install a newer one: pip install -U opd-tui"
         )
     if major < SCHEMA_MAJOR:
-        raise StoreError(f"{path} has the old schema {version}; `opd-tui migrate` writes it anew")
+        raise StoreError(f"{path} has the old schema {version}; write it anew: opd-tui migrate {path} -o NEW.zarr")
 
 
 def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
@@ -235,15 +240,17 @@ def _checksum(attributes: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(others, sort_keys=True).encode()):08x}"
 
 
-def read_commit(folder: Place | PathLike, study_hash: str) -> CommitRecord:
+def read_commit(
+    folder: Place | PathLike, study_hash: str, check: Callable[[Place, Mapping[str, Any]], None] = check_schema
+) -> CommitRecord:
     """Commit record of the part in `folder`.
 
-    Raises FileNotFoundError where no part is committed, StoreError where it is damaged, of a newer
-    schema, or of another study than `study_hash`.
+    Raises FileNotFoundError where no part is committed, StoreError where it is damaged, of another
+    schema than `check` takes, or of another study than `study_hash`.
     """
     folder = parse(folder)
     attributes = read_group_attributes(folder)
-    check_schema(folder, attributes)
+    check(folder, attributes)
     try:
         check_signature(attributes)
         record = decode_commit(attributes)

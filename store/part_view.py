@@ -20,6 +20,8 @@ Code = TypeVar("Code", bound=IntEnum)
 
 #: Arrays by question and by rollout, offsets included: what lists are made of, and where everything else begins.
 HEAD = tuple(name for name, spec in STUDENT.items() if spec.dims[0].removesuffix("_bound") in ("question", "rollout"))
+#: Arrays by extra, in the order of `Extras`.
+EXTRA = ("extra_token_id", "extra_logprob", "extra_student_logprob")
 
 
 def student_slices(commit: CommitRecord, rows: Mapping[str, range]) -> list[Slice]:
@@ -30,6 +32,16 @@ def student_slices(commit: CommitRecord, rows: Mapping[str, range]) -> list[Slic
 def teacher_slices(teacher: str, commit: CommitRecord, rows: Mapping[str, range]) -> list[Slice]:
     """Rows of arrays of what a teacher has of a part."""
     return _slices(f"teacher/{teacher}/{commit.part}", TEACHER, commit, rows)
+
+
+def extra_slices(teacher: str, commit: CommitRecord, bounds: Array) -> list[Slice]:
+    """The extras of tokens in a row, whose offsets are `bounds`. Raises StoreError where these lead nowhere."""
+    first, last, length = int(bounds[0]), int(bounds[-1]), commit.counts.get("extra", 0)
+    where = f"teacher/{teacher}/{commit.part}"
+    if not 0 <= first <= last <= length:
+        raise StoreError(f"{where}/extra_start points out of its {length} extras; the store is damaged")
+    check_bounds(f"{where}/extra_start", bounds - first, last - first)
+    return teacher_slices(teacher, commit, dict.fromkeys(EXTRA, range(first, last)))
 
 
 def _slices(folder: str, specs: Mapping[str, ArraySpec], commit: CommitRecord, rows: Mapping[str, range]) -> list[Slice]:

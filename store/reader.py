@@ -28,7 +28,7 @@ from store.node_tables import (
     stack_teachers,
     take_nodes,
 )
-from store.part_view import HEAD, PartView, head_rows, student_slices, teacher_slices, whole_rows
+from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
 from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
@@ -46,6 +46,7 @@ from store.tables import (
     StoreCounts,
     TeacherInfo,
 )
+from store.teacher_topk import Extras, check_topk, no_extras
 from store.vocab import Vocab
 
 __all__ = ["Store", "StoreError", "Vocab"]
@@ -262,7 +263,8 @@ class Store:
         at = rollouts.start + indices.index(index)
         nodes, tokens = view.of_question("node", row), view.of_rollout("token", at)
         wanted = {**dict.fromkeys(_STUDENT_TOKEN, tokens), "path_node": view.of_rollout("path_node", at)}
-        student, by_teacher = self._read_page(catalog, view, names, wanted, dict.fromkeys(_TEACHER_TOKEN, tokens))
+        of_teacher = {**dict.fromkeys(_TEACHER_TOKEN, tokens), "extra_start": range(tokens.start, tokens.stop + 1)}
+        student, by_teacher = self._read_page(catalog, view, names, wanted, of_teacher)
         node_P = student["path_node"] - np.int32(nodes.start)
         check_rows(f"{view.where}/path_node", node_P, len(nodes), "node")
         width = student["topk_token_id"].shape[1]
@@ -292,10 +294,9 @@ class Store:
             teacher_logprob_TM=stacked("logprob"),
             teacher_entropy_TM=stacked("entropy"),
             divergence_TMD=stacked("divergence"),
-            teacher_topk_token_id_TMC=stacked("topk_token_id"),
-            teacher_topk_logprob_TMC=stacked("topk_logprob"),
-            student_logprob_at_teacher_topk_TMC=stacked("student_logprob_at_topk"),
             teacher_logprob_at_student_topk_TMC=stacked("logprob_at_student_topk"),
+            teacher_topk_n_TM=stacked("topk_n"),
+            extras_M=self._extras(catalog, view, by_teacher, len(tokens), width),
             teacher_tail_mass_TM=stacked("tail_mass"),
         )
 
@@ -454,6 +455,23 @@ class Store:
         arrays = iter(self._arrays.read(slices, limit))
         of_student = {name: next(arrays) for name in student}
         return of_student, {name: {key: next(arrays) for key in teacher} if commit else None for name, commit in commits.items()}
+
+    def _extras(
+        self, catalog: Catalog, view: PartView, by_teacher: Mapping[str, Read | None], length: int, width: int
+    ) -> tuple[Extras, ...]:
+        """Of every teacher those of its top-K that are not in the student's, which has `width` tokens; all read at once."""
+        slices: list[Slice] = []
+        for name, read in by_teacher.items():
+            if (commit := self._teacher_commit(catalog, name, view)) is not None and read is not None:
+                slices += extra_slices(name, commit, read["extra_start"])
+                check_topk(f"teacher/{name}/{view.name}", read["topk_n"], read["extra_start"], width)
+        arrays = iter(self._arrays.read(slices))
+        return tuple(
+            no_extras(length)
+            if read is None
+            else Extras(read["extra_start"] - read["extra_start"][0], *(next(arrays) for _ in EXTRA))
+            for read in by_teacher.values()
+        )
 
     def _nodes_of(
         self, catalog: Catalog, view: PartView, teachers: tuple[str, ...], nodes: range, groups: range, limit: int, whole: bool

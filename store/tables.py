@@ -1,7 +1,7 @@
 """What crosses from the store to the rest: frozen tables of numpy arrays with named axes.
 
 Axes: Q question, R rollout, T token, C candidate (top-K), N node, K child, G group of completions,
-M teacher, D divergence, O objective, B moment. Rows refer to rows of the same table.
+M teacher, D divergence, O objective, B moment, E extra. Rows refer to rows of the same table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.schema import FinishReason, PathKind, QuestionStatus
+from store.teacher_topk import Extras, TopK, join_topk, shared_topk
 
 Int = NDArray[np.integer[Any]]
 Float = NDArray[np.floating[Any]]
@@ -159,14 +160,30 @@ class Rollout:
     teacher_logprob_TM: Float
     teacher_entropy_TM: Float
     divergence_TMD: Float
-    teacher_topk_token_id_TMC: Int
-    teacher_topk_logprob_TMC: Float
-    student_logprob_at_teacher_topk_TMC: Float
     teacher_logprob_at_student_topk_TMC: Float
+    #: how many of the teacher's most likely tokens are known; 0 where it was not asked
+    teacher_topk_n_TM: Int
+    extras_M: tuple[Extras, ...]  #: those of each teacher's top-K that are not in the student's
     teacher_tail_mass_TM: Float
 
     def __len__(self) -> int:
         return len(self.token_id_T)
+
+    def teacher_topk(self, teacher: int, tokens: slice = slice(None)) -> TopK:
+        """The most likely tokens of the teacher in column `teacher`, at all tokens or at some in a row: [T, C], falling."""
+        return join_topk(
+            self.topk_token_id_TC[tokens],
+            self.topk_logprob_TC[tokens],
+            self.teacher_logprob_at_student_topk_TMC[tokens, teacher],
+            self.teacher_topk_n_TM[tokens, teacher],
+            self.extras_M[teacher][tokens],
+        )
+
+    def shared_topk(self, positions: Int) -> NDArray[np.bool_]:
+        """Which of the student's top-K at `positions` are in each teacher's: [P, M, C]."""
+        n_extra_MP = np.array([np.diff(extras.start_T1)[positions] for extras in self.extras_M], np.int64)
+        n_shared_PM = self.teacher_topk_n_TM[positions] - n_extra_MP.reshape(len(self.teachers), len(positions)).T
+        return shared_topk(self.teacher_logprob_at_student_topk_TMC[positions], n_shared_PM)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from store.place import METADATA, PathLike
 from store.schema import STUDENT, TEACHER, VOCAB
 from store.staging import write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
+from store.teacher_topk import check_topk
 from store.upkeep import update_index
 
 __all__ = [
@@ -229,7 +230,8 @@ def _check_teacher_fits(root: RootAttributes, teacher: str, arrays: Arrays, voca
     width = arrays["fbar"].shape[1]
     if width != len(root.objectives):
         raise StoreError(f"teacher/{teacher}/fbar has {width} columns, the study has {len(root.objectives)} objectives")
-    _check_tokens(f"teacher/{teacher}/topk_token_id", arrays["topk_token_id"], vocab_size)
+    _check_tokens(f"teacher/{teacher}/extra_token_id", arrays["extra_token_id"], vocab_size)
+    check_topk(f"teacher/{teacher}", arrays["topk_n"], arrays["extra_start"], arrays["logprob_at_student_topk"].shape[1])
 
 
 def _check_tokens(name: str, ids: Array, vocab_size: int) -> None:

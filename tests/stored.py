@@ -32,7 +32,10 @@ def stored(path: Path) -> dict[str, str]:
 
 
 def _add(found: dict[str, str], name: str, value: Any) -> None:
-    if is_dataclass(value):
+    if isinstance(value, tuple):
+        for number, item in enumerate(value):
+            _add(found, f"{name}/{number}", item)
+    elif is_dataclass(value):
         for field in fields(value):
             _add(found, f"{name}/{field.name}", getattr(value, field.name))
     elif isinstance(value, np.ndarray):

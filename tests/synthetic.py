@@ -18,8 +18,10 @@ import numpy as np
 
 from compute.whole import rest_moments
 from store.parts import concatenate, pack_texts
+from store.rounding import rounded
 from store.schema import (
     ABSENT_TOKEN,
+    DIVERGENCE_BITS,
     NOWHERE,
     PATH_END_TOKEN,
     REST_MOMENTS,
@@ -34,6 +36,7 @@ from store.schema import (
     QuestionStatus,
 )
 from store.tables import RootAttributes, TeacherInfo
+from store.teacher_topk import TopK, split_topk
 from store.writer import PartArrays, create, publish
 from tests.synthetic_models import ASSISTANT, END, HOSTILE, SPECIALS, USER, WORDS, Models, Token, extend, vocabulary
 
@@ -373,11 +376,14 @@ def _teacher_arrays(m: int, info: TeacherInfo, rollouts: list[Response], tree: T
     columns |= {
         "logprob": log_t[np.arange(len(tokens)), tokens],
         "entropy": -(t * log_t).sum(1),
-        "divergence": np.stack([kl_pt, kl_tp, js, np.linalg.norm(p - t, axis=1), cosine], axis=1),
-        "topk_token_id": top,
-        "topk_logprob": np.take_along_axis(log_t, top, 1),
-        "student_logprob_at_topk": np.take_along_axis(log_p, top, 1),
-        "logprob_at_student_topk": np.take_along_axis(log_t, top_p, 1),
+        "divergence": rounded(
+            np.stack([kl_pt, kl_tp, js, np.linalg.norm(p - t, axis=1), cosine], axis=1).astype(np.float32), DIVERGENCE_BITS
+        ),
+        **split_topk(
+            top_p,
+            np.take_along_axis(log_t, top_p, 1),
+            TopK(top, np.take_along_axis(log_t, top, 1), np.take_along_axis(log_p, top, 1)),
+        ),
         "tail_mass": 1 - np.exp(np.take_along_axis(log_t, top, 1)).sum(1),
         "child_logprob": _padded([[child["teachers"][m] for child in of] for of in tree.children], "child_logprob", TEACHER),
         "node_topk_logprob": np.reshape(

@@ -31,7 +31,7 @@ class Bounds:
 def bounds(student_logprob: ArrayLike, teacher_logprob: ArrayLike, vocab_size: int) -> Bounds:
     """Bounds from the teacher's C most likely tokens: log-probabilities of both sides at them, [.., C], NaN where unknown.
 
-    These are `student_logprob_at_topk` and `topk_logprob` of a teacher in the store (method.md 6).
+    These are `student_logprob_TC` and `logprob_TC` of `Rollout.teacher_topk` (method.md 6).
     """
     logp, logt = np.asarray(student_logprob, dtype=np.float64), np.asarray(teacher_logprob, dtype=np.float64)
     there = ~np.isnan(logp + logt)

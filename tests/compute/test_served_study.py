@@ -166,7 +166,8 @@ def test_tokens_agree_and_what_is_lacking_is_marked(store):
             np.testing.assert_allclose(rollout.teacher_logprob_TM[:, m], rollout.teacher_logprob_TM[:, here], atol=1e-4)
         np.testing.assert_allclose(rollout.divergence_TMD[:, whole], rollout.divergence_TMD[:, here], atol=1e-3)
         assert np.isnan(rollout.divergence_TMD[:, five]).all()
-        assert (rollout.teacher_topk_token_id_TMC[:, five, 5:] == ABSENT_TOKEN).all()
+        assert (rollout.teacher_topk_n_TM[:, five] == 5).all()
+        assert (rollout.teacher_topk(five).token_id_TC[:, 5:] == ABSENT_TOKEN).all()
 
 
 @pytest.mark.parametrize("words", [("info",), ("report",), ("export", "--format", "jsonl", "-o", "-")])

@@ -14,6 +14,8 @@ from store.parts import Arrays, PartArrays, axis_lengths, concatenate, pack_text
 from store.schema import DIVERGENCES, REST_MOMENTS, STUDENT, TEACHER, ArraySpec
 
 WIDTHS = {"divergence": len(DIVERGENCES), "objective": 2, "moment": len(REST_MOMENTS)}
+#: Axes that every teacher has for itself.
+OWN_AXES = ("teacher_prompt_byte", "extra")
 
 
 def _random_group(specs: Mapping[str, ArraySpec], axes: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -43,7 +45,7 @@ def _random_group(specs: Mapping[str, ArraySpec], axes: dict[str, int], rng: np.
 
 def _random_part(rng: np.random.Generator, number: int) -> PartArrays:
     # Axes that are cut into pieces are empty where there are no pieces, so every piece axis has at least one.
-    axes = {axis: int(rng.integers(1, 5)) for axis in ("question", "rollout", "completion", "child", "candidate")}
+    axes = {axis: int(rng.integers(1, 5)) for axis in ("question", "rollout", "token", "completion", "child", "candidate")}
     texts = {}
     for name in ("question_id", "prompt", "reference_answer"):
         texts[name] = pack_texts([f"{number}.{row}" for row in range(axes["question"])])
@@ -71,9 +73,9 @@ def test_every_part_can_be_cut_out_again(records: list[PartArrays]) -> None:
         before_student = dict(before)
         _check_cut(whole.student, record.student, STUDENT, before)
         for teacher, arrays in record.teachers.items():
-            own = {**before_student, "teacher_prompt_byte": before.get(f"{teacher} prompt", 0)}
+            own = {**before_student, **{axis: before.get(f"{teacher} {axis}", 0) for axis in OWN_AXES}}
             _check_cut(whole.teachers[teacher], arrays, TEACHER, own)
-            before[f"{teacher} prompt"] = own["teacher_prompt_byte"]
+            before |= {f"{teacher} {axis}": own[axis] for axis in OWN_AXES}
 
 
 def _check_cut(whole: Arrays, piece: Arrays, specs: Mapping[str, ArraySpec], before: dict[str, int]) -> None:

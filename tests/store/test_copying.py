@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,7 @@ def same_content(one: Store, other: Store, question_ids: list[str] | None = None
         assert all(_same(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
-def _same(one: object, other: object) -> bool:
-    width = None
+def _same(one: object, other: object, width: int | None = None) -> bool:
     if hasattr(one, "kind_NK"):
         width = int(max((table.kind_NK != ChildKind.ABSENT).sum(axis=1).max(initial=0) for table in (one, other)))
     for field in fields(one):  # type: ignore[arg-type]
@@ -47,6 +46,9 @@ def _same(one: object, other: object) -> bool:
                 a, b = a[..., :width], b[..., :width]
             assert a.dtype == b.dtype, field.name
             assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
+        elif isinstance(a, tuple) and a and is_dataclass(a[0]):
+            assert len(a) == len(b)
+            assert all(_same(x, y) for x, y in zip(a, b, strict=True)), field.name
         else:
             assert a == b, field.name
     return True

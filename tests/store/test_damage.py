@@ -150,14 +150,14 @@ def test_a_teacher_part_without_its_metadata_reads_as_absent(own_store: Path) ->
 
 
 def test_a_newer_schema_is_refused_with_the_remedy(own_store: Path) -> None:
-    _edit(own_store / "zarr.json", lambda attributes: attributes.update(schema_version="2.0"))
-    with pytest.raises(StoreError, match=r"schema 2\.0.*pip install -U opd-tui"):
+    _edit(own_store / "zarr.json", lambda attributes: attributes.update(schema_version="3.0"))
+    with pytest.raises(StoreError, match=r"schema 3\.0.*pip install -U opd-tui"):
         store.open(own_store)
 
 
 def test_a_newer_minor_schema_and_unknown_names_are_read(own_store: Path) -> None:
-    _edit(own_store / "zarr.json", lambda attributes: attributes.update(schema_version="1.7", moon="full"))
-    _edit(_part(own_store) / "zarr.json", lambda attributes: attributes.update(schema_version="1.7", moon="full"))
+    _edit(own_store / "zarr.json", lambda attributes: attributes.update(schema_version="2.7", moon="full"))
+    _edit(_part(own_store) / "zarr.json", lambda attributes: attributes.update(schema_version="2.7", moon="full"))
     shutil.copytree(_part(own_store) / "entropy", _part(own_store) / "surprise")
     (own_store / "student" / ".nfs0001").mkdir()
     (own_store / "notes.txt").write_text("mine")
@@ -241,4 +241,17 @@ def test_a_store_whose_rows_lead_nowhere_is_refused(tmp_path: Path, name: str, v
     array[...] = np.full(array.shape, values, array.dtype)
     _without_index(path)
     with pytest.raises(StoreError, match=name):
+        _read_all(path)
+
+
+@pytest.mark.parametrize(("name", "values"), [("extra_start", 1 << 50), ("extra_start", -1), ("topk_n", 99), ("topk_n", 0)])
+def test_a_teacher_whose_top_leads_nowhere_is_refused(tmp_path: Path, name: str, values: int) -> None:
+    import zarr
+
+    path = tmp_path / "S.zarr"
+    create(path, root_attributes(1), vocabulary(), range(len(SPECIALS)))
+    publish(path, "p-0", question_record(0))
+    array = zarr.open_array(path / "teacher" / "hot" / "p-0" / name)
+    array[...] = np.full(array.shape, values, array.dtype)
+    with pytest.raises(StoreError, match=r"teacher/hot/p-0/(extra_start|topk_n)"):
         _read_all(path)

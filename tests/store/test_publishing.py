@@ -254,7 +254,7 @@ def test_a_teacher_added_later_changes_nothing_that_is_there(own_store: Path, re
     assert np.array_equal(has.teacher_logprob_TM[:, 0], has.teacher_logprob_TM[:, 1])
     assert np.isnan(has_not.teacher_logprob_TM[:, 0]).all()
     assert np.isfinite(has_not.teacher_logprob_TM[:, 1]).all()
-    assert (has_not.teacher_topk_token_id_TMC[:, 0] == -1).all()
+    assert (has_not.teacher_topk(0).token_id_TC == -1).all()
     assert np.isnan(reader.nodes("q003", ["late"]).fbar_MNO).all()
     assert reader.teacher_prompt("q003", "late") == ""
     with pytest.raises(StoreError, match="there already"):

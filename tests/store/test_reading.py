@@ -68,12 +68,18 @@ def test_a_rollout_reads_as_it_was_written(shared_store: Path, records: list[Par
         assert rollout.teachers == IDS
         for field, name in (
             ("teacher_logprob_TM", "logprob"), ("teacher_entropy_TM", "entropy"), ("divergence_TMD", "divergence"),
-            ("teacher_topk_token_id_TMC", "topk_token_id"), ("teacher_topk_logprob_TMC", "topk_logprob"),
-            ("student_logprob_at_teacher_topk_TMC", "student_logprob_at_topk"),
-            ("teacher_logprob_at_student_topk_TMC", "logprob_at_student_topk"), ("teacher_tail_mass_TM", "tail_mass"),
+            ("teacher_topk_n_TM", "topk_n"), ("teacher_tail_mass_TM", "tail_mass"),
+            ("teacher_logprob_at_student_topk_TMC", "logprob_at_student_topk"),
         ):  # fmt: skip
             for m, teacher in enumerate(IDS):
                 _same(getattr(rollout, field)[:, m], records[number].teachers[teacher][name][tokens])
+        for m, teacher in enumerate(IDS):
+            arrays, extras = records[number].teachers[teacher], rollout.extras_M[m]
+            bounds = arrays["extra_start"][tokens.start : tokens.stop + 1]
+            _same(extras.start_T1, bounds - bounds[0])
+            _same(extras.token_id_E, arrays["extra_token_id"][bounds[0] : bounds[-1]])
+            _same(extras.logprob_E, arrays["extra_logprob"][bounds[0] : bounds[-1]])
+            _same(extras.student_logprob_E, arrays["extra_student_logprob"][bounds[0] : bounds[-1]])
 
 
 def test_nodes_and_completions_read_as_they_were_written(shared_store: Path, records: list[PartArrays]) -> None:
