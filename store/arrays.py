@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from store.encoding import array_metadata
 from store.errors import StoreError
 from store.parts import Array
 from store.place import METADATA, Folder, PathLike, Place, parse, unreachable
@@ -65,6 +66,7 @@ class ArrayReader:
         self._cache_bytes = cache_bytes
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
+        self._assumed: set[str] = set()  # of these the metadata were taken from the schema, not from their file
 
     def read(self, slices: Sequence[Slice], limit: int = PAGE_BYTES) -> list[Array]:
         """Read all `slices` at once: every read is under way before the first is waited for.
@@ -86,10 +88,24 @@ class ArrayReader:
             try:
                 results[id(piece)] = np.asarray(future.result())
             except Exception as error:  # TensorStore has a built-in class of exception for each kind of failure
-                raise self._failed(piece, "/".join(["c", *"0" * len(piece.spec.dims)]), error) from error
+                results[id(piece)] = self._read_by_itself(piece, error)
         return [results[id(piece)] if id(piece) in results else _empty(piece) for piece in slices]
 
-    def _handles(self, slices: Sequence[Slice]) -> dict[str, tensorstore.TensorStore]:
+    def _read_by_itself(self, piece: Slice, failed: Exception) -> Array:
+        """Read once more, by what the array says of itself: it may be packed in another way than this version packs."""
+        error = failed
+        if piece.key in self._assumed:
+            self._assumed.discard(piece.key)
+            self._open.pop(piece.key, None)
+            handle = self._handles([piece], assume=False)[piece.key]
+            try:
+                return np.asarray(handle[piece.start : piece.stop].read().result())
+            except Exception as again:  # as above
+                error = again
+        raise self._failed(piece, "/".join(["c", *"0" * len(piece.spec.dims)]), error) from error
+
+    def _handles(self, slices: Sequence[Slice], *, assume: bool = True) -> dict[str, tensorstore.TensorStore]:
+        """Open arrays. Where the shape is known, so is all of an array's metadata: with `assume` its file is not read."""
         handles = {piece.key: self._open[piece.key] for piece in slices if piece.key in self._open}
         missing = {piece.key: piece for piece in slices if piece.key not in handles}
         if not missing:
@@ -98,7 +114,12 @@ class ArrayReader:
 
         if self._context is None:
             self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
-        futures = {key: tensorstore.open(self._spec(key), open=True, read=True, context=self._context) for key in missing}
+        futures = {}
+        for key, piece in missing.items():
+            known = assume and piece.shape is not None
+            spec = self._spec(key) | ({"metadata": array_metadata(piece.spec, piece.shape or ())} if known else {})
+            futures[key] = tensorstore.open(spec, open=True, read=True, assume_metadata=known, context=self._context)
+            (self._assumed.add if known else self._assumed.discard)(key)
         for key, future in futures.items():
             piece = missing[key]
             try:

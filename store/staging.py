@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from store import layout
+from store.encoding import LEVEL, grid
 from store.errors import IsThere, StoreError
 from store.parts import Array, Arrays, axis_lengths, count_completions
 from store.place import METADATA, Folder, Keys, Place
@@ -130,7 +131,7 @@ def write_arrays(folder: Path, arrays: Arrays, specs: Mapping[str, ArraySpec]) -
     folder.mkdir(parents=True)
     for name, spec in specs.items():
         array = arrays[name]
-        chunks, shards = _grid(array.shape, spec.chunk)
+        chunks, shards = grid(array.shape, spec.chunk)
         made = zarr.create_array(
             LocalStore(folder / name),
             shape=array.shape,
@@ -138,7 +139,7 @@ def write_arrays(folder: Path, arrays: Arrays, specs: Mapping[str, ArraySpec]) -
             chunks=chunks,
             shards=shards,
             filters=None,
-            compressors=[BloscCodec(typesize=array.itemsize, cname="zstd", clevel=3, shuffle=spec.packing), Crc32cCodec()],
+            compressors=[BloscCodec(typesize=array.itemsize, cname="zstd", clevel=LEVEL, shuffle=spec.packing), Crc32cCodec()],
             fill_value=spec.fill,
             dimension_names=spec.dims,
             # A chunk of nothing but fill values is written all the same: then a missing shard means damage.
@@ -182,13 +183,6 @@ def _zarr_store(place: Place) -> Any:
     make = default_buffer_prototype().buffer.from_bytes
     assert isinstance(place, Keys)
     return MemoryStore({key: make((place / key).read(1 << 40)) for key in place.every_key()})
-
-
-def _grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape of chunks and of the one shard that covers the array."""
-    rows, *rest = (max(1, size) for size in shape)
-    chunk = min(chunk, rows)
-    return (chunk, *rest), (-(-rows // chunk) * chunk, *rest)
 
 
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:

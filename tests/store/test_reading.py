@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 import store
 from store.arrays import ArrayReader, Slice
+from store.encoding import array_metadata
 from store.errors import StoreError
 from store.index import INDEX
 from store.part_view import student_slices, teacher_slices
@@ -158,6 +160,7 @@ def test_every_array_reads_the_same_with_zarr_alone(shared_store: Path) -> None:
         array = root[piece.key]
         _same(array[...], values)
         assert array.metadata.dimension_names == piece.spec.dims
+        assert json.loads((shared_store / piece.key / "zarr.json").read_text()) == array_metadata(piece.spec, array.shape)
         assert len(list((shared_store / piece.key).rglob("c/*"))) <= 2, "one shard"
     names = {f"{path}" for path, member in root.members(max_depth=None) if isinstance(member, zarr.Array)}
     assert names == {piece.key for piece in every}
@@ -313,3 +316,19 @@ def test_the_made_up_study_is_consistent(shared_store: Path) -> None:
     follows = nodes.next_NK >= 0
     assert (nodes.parent_N[nodes.next_NK[follows]] == np.nonzero(follows)[0]).all()
     assert np.isfinite(nodes.continue_logprob_NK[on_path]).all()
+
+
+def test_an_array_that_is_packed_in_another_way_is_read_by_what_it_says_of_itself(
+    own_store: Path, records: list[PartArrays]
+) -> None:
+    import zarr
+
+    expected = store.open(own_store).rollout("q000", 0)
+    for name in ("logprob", "topk_token_id"):
+        folder = own_store / "student" / store.open(own_store).part_ids[0] / name
+        values = zarr.open_array(folder)[...]
+        chunks = (7, *values.shape[1:])
+        zarr.create_array(folder, data=values, chunks=chunks, shards=None, compressors=None, overwrite=True)
+    found = store.open(own_store).rollout("q000", 0)
+    _same(found.logprob_T, expected.logprob_T)
+    _same(found.topk_token_id_TC, expected.topk_token_id_TC)
