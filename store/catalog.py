@@ -17,13 +17,21 @@ class Catalog:
     parts: Mapping[str, layout.CommitRecord]  #: committed parts by name, sorted
     teachers: tuple[TeacherInfo, ...]  #: those of the study, then those added later
     teacher_parts: Mapping[str, frozenset[str]]  #: teacher id -> parts of the student that it has too
-    place: Mapping[str, tuple[str, int]]  #: question id -> part and row; of duplicates the first part's
+    n_study_teachers: int
+    place: Mapping[
+        str, tuple[str, int]
+    ]  #: question id -> part and row; of duplicates the highest generation, then the first part
 
     def passed_over(self) -> list[tuple[str, int]]:
         """Part and row of every question that another part has already."""
         here = set(self.place.values())
         every = ((name, row) for name, commit in self.parts.items() for row in range(len(commit.question_ids)))
         return [place for place in every if place not in here]
+
+    def without_say(self, question_id: str) -> frozenset[str]:
+        """Teachers that had no say in which nodes the question has: they were added later, and it was not extended since."""
+        nominators = self.parts[self.place[question_id][0]].nominators
+        return frozenset(teacher.id for teacher in self.teachers[self.n_study_teachers :] if teacher.id not in nominators)
 
 
 def scan(root: Path, study_hash: str, study_teachers: tuple[TeacherInfo, ...], before: Catalog | None = None) -> Catalog:
@@ -39,7 +47,7 @@ def scan(root: Path, study_hash: str, study_teachers: tuple[TeacherInfo, ...], b
         except FileNotFoundError:
             continue  # not committed
     place: dict[str, tuple[str, int]] = {}
-    for name, commit in parts.items():
+    for name, commit in sorted(parts.items(), key=lambda entry: (-entry[1].generation, entry[0])):
         for row, question_id in enumerate(commit.question_ids):
             place.setdefault(question_id, (name, row))
     teachers = (*study_teachers, *layout.read_added_teachers(root, study_teachers))
@@ -52,4 +60,4 @@ def scan(root: Path, study_hash: str, study_teachers: tuple[TeacherInfo, ...], b
             for name in layout.list_parts(folder)
             if name in parts and (name in known_parts or (folder / name / layout.METADATA).is_file())
         )
-    return Catalog(parts, teachers, teacher_parts, place)
+    return Catalog(parts, teachers, teacher_parts, len(study_teachers), place)

@@ -43,6 +43,9 @@ class CommitRecord:
     n_completions: int  #: completions launched and counted (a student's part)
     files: Mapping[str, tuple[int, str]]  #: path inside the part -> bytes, crc32 as 8 hexadecimal digits
     made_with: tuple[str, ...] = ()  #: the engines that ran its completions, and how
+    generation: int = 0  #: of two parts with one question, the one with the higher generation counts
+    #: ids of the teachers that the bits of `nominated_by` name, in their order; nothing for the study's
+    nominators: tuple[str, ...] = ()
 
 
 def is_safe_name(name: object) -> bool:
@@ -127,9 +130,21 @@ def vocab_size(attributes: Mapping[str, Any]) -> int:
         raise StoreError(f"the root of the store is damaged: {error}") from error
 
 
-def encode_added_teacher(teacher: TeacherInfo) -> dict[str, Any]:
-    """Attributes of the group of a teacher that the study did not have."""
-    return {"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher)}
+def encode_added_teacher(teacher: TeacherInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of the group of a teacher that the study did not have, with the settings that it was added with."""
+    return {"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher), "settings": dict(settings)}
+
+
+def read_added_settings(root: Path, teacher: str) -> dict[str, Any]:
+    """The settings that a teacher was added with; empty where none were kept. Raises StoreError where they are damaged."""
+    folder = root / "teacher" / teacher
+    try:
+        settings = read_group_attributes(folder).get("settings", {})
+    except FileNotFoundError:
+        return {}
+    if not isinstance(settings, dict):
+        raise StoreError(f"{folder / METADATA} is damaged: 'settings' is not a table")
+    return settings
 
 
 def read_added_teachers(root: Path, known: tuple[TeacherInfo, ...]) -> tuple[TeacherInfo, ...]:
@@ -200,6 +215,8 @@ def encode_commit(record: CommitRecord) -> dict[str, Any]:
         "n_completions": record.n_completions,
         "files": {name: {"size": size, "crc32": crc} for name, (size, crc) in record.files.items()},
         "made_with": list(record.made_with),
+        "generation": record.generation,
+        "nominators": list(record.nominators),
     }
     return {**attributes, "checksum": _checksum(attributes)}
 
@@ -229,6 +246,8 @@ def read_commit(folder: Path, study_hash: str) -> CommitRecord:
             n_completions=_count(attributes, "n_completions"),
             files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
             made_with=_texts(attributes, "made_with") if "made_with" in attributes else (),
+            generation=_count(attributes, "generation") if "generation" in attributes else 0,
+            nominators=_texts(attributes, "nominators") if "nominators" in attributes else (),
         )
         if record.part != folder.name:  # the name becomes part of paths: only what the folder is called is safe
             raise ValueError("it is the record of another part")

@@ -100,6 +100,14 @@ def build_nodes(
     return Nodes(teachers=tuple(teachers), objectives=objectives, **columns)
 
 
+def move_bits(values: Array, to: Sequence[int]) -> Array:
+    """Bit m of every value at bit `to[m]`; bit 31, the student's, stays."""
+    moved = values & np.uint32(1 << 31)
+    for bit, place in enumerate(to):
+        moved |= (values >> np.uint32(bit) & np.uint32(1)) << np.uint32(place)
+    return moved
+
+
 def stack_teachers(pieces: Sequence[Array | None], shape: tuple[int, ...], spec: ArraySpec, axis: int) -> Array:
     """One array of all teachers, with the teachers along `axis`; None, a teacher that was not asked, is all absent.
 

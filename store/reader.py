@@ -24,6 +24,7 @@ from store.node_tables import (
     build_nodes,
     empty_nodes,
     merge_nodes,
+    move_bits,
     stack_teachers,
     take_nodes,
 )
@@ -84,6 +85,25 @@ class Store:
         return self._catalog.teachers
 
     @property
+    def added_teachers(self) -> tuple[TeacherInfo, ...]:
+        """Those of them that were added later, by id."""
+        return self._catalog.teachers[self._catalog.n_study_teachers :]
+
+    def judged_only(self, question_id: str) -> frozenset[str]:
+        """Ids of the added teachers that are judged only at nodes of this question that others nominated."""
+        self._find(question_id)
+        return self._catalog.without_say(question_id)
+
+    def judged(self, teacher: str) -> tuple[int, int]:
+        """At how many nodes an added teacher is judged, of how many that others nominated without it; (0, 0) for any other."""
+        catalog = self._catalog
+        (wanted,) = self._teacher_ids(catalog, [teacher])
+        places = [catalog.place[name] for name in catalog.place if wanted in catalog.without_say(name)]
+        views = self._load_views(catalog, dict.fromkeys(name for name, _ in places))
+        sizes = [(len(views[name].of_question("node", row)), name in catalog.teacher_parts[wanted]) for name, row in places]
+        return sum(n for n, asked in sizes if asked), sum(n for n, _ in sizes)
+
+    @property
     def part_ids(self) -> tuple[str, ...]:
         """Names of the committed parts, sorted."""
         return tuple(self._catalog.parts)
@@ -109,7 +129,7 @@ class Store:
             return (self._catalog.parts, self._catalog.teacher_parts) != (before.parts, before.teacher_parts)
 
     def questions(self) -> tuple[QuestionRow, ...]:
-        """The list of questions with their rollouts, by number; of duplicates the one in the first part."""
+        """The list of questions with their rollouts, by number; of duplicates the one of the highest generation."""
         catalog = self._catalog
         views = self._load_views(catalog, catalog.parts)
         found = [self._question_row(views[name], row) for name, row in catalog.place.values()]
@@ -367,6 +387,11 @@ class Store:
             teacher |= dict.fromkeys(WHOLE_TEACHER_FIELDS.values(), nodes)
         of_student, by_teacher = self._read_page(catalog, view, teachers, student, teacher, limit)
         question_N = view.question_of_node()[nodes.start : nodes.stop]
+        if view.commit.nominators:
+            order = {teacher.id: bit for bit, teacher in enumerate(catalog.teachers)}
+            bits = [order[name] for name in view.commit.nominators if name in order]
+            for name in ("node_nominated_by", "child_nominated_by"):
+                of_student[name] = move_bits(of_student[name], bits)
         return build_nodes(question_N, nodes.start, of_student, by_teacher, self.attributes.objectives, view.where)
 
 

@@ -214,7 +214,12 @@ STUDENT: dict[str, ArraySpec] = {
     # targeted nodes of the path trie, shared prefixes once
     "node_position": ArraySpec("i4", ("node",), 1024, "tokens of the response before the node"),
     "node_parent": ArraySpec("i4", ("node",), 1024, "row of the targeted node above, or -1", refers="node", absent=NOWHERE),
-    "node_nominated_by": ArraySpec("u4", ("node",), 1024, "bit m: teacher m of the study nominated the position; 0: a fork"),
+    "node_nominated_by": ArraySpec(
+        "u4",
+        ("node",),
+        1024,
+        "bit m: teacher m of the part's nominators (the study's teachers, where it names none) nominated the position; 0: a fork",
+    ),
     "child_token_id": ArraySpec(
         "i4", ("node", "child"), 256, "the child's token, REST_TOKEN or ABSENT_TOKEN", absent=ABSENT_TOKEN
     ),

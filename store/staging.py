@@ -98,6 +98,8 @@ def write_part(
     arrays: Arrays,
     specs: Mapping[str, ArraySpec],
     made_with: Iterable[str] = (),
+    generation: int = 0,
+    nominators: tuple[str, ...] = (),
 ) -> None:
     """Write the arrays of one group, make them durable, and only then its ``zarr.json`` with the commit record."""
     write_arrays(folder, arrays, specs)
@@ -110,6 +112,8 @@ def write_part(
         n_completions=count_completions(arrays) if specs is STUDENT else 0,
         files=_sync_files(folder),
         made_with=tuple(sorted(made_with)),
+        generation=generation,
+        nominators=nominators,
     )
     write_group(folder, layout.encode_commit(record))
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,8 +86,11 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
         sync_folder(target.parent)
 
 
-def add_teacher(path: PathLike, teacher: TeacherInfo) -> None:
-    """Make room for a teacher that the study did not have. Nothing stored is rewritten; one that is there is left as it is."""
+def add_teacher(path: PathLike, teacher: TeacherInfo, settings: Mapping[str, Any] | None = None) -> None:
+    """Make room for a teacher that the study did not have. Nothing stored is rewritten; one that is there is left as it is.
+
+    `settings` (JSON) are kept in its group: what it was made with, for people and for a later run.
+    """
     target = Path(path)
     root = _read_root(target)
     folder = target / "teacher" / teacher.id
@@ -98,14 +102,21 @@ def add_teacher(path: PathLike, teacher: TeacherInfo) -> None:
     if folder.exists():
         return
     with stage_beside(target, "teacher") as stage:
-        write_group(stage / teacher.id, layout.encode_added_teacher(teacher))
-        os.rename(stage / teacher.id, folder)
+        write_group(stage / teacher.id, layout.encode_added_teacher(teacher, settings or {}))
+        try:
+            os.rename(stage / teacher.id, folder)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was first
+                return
+            raise
         sync_folder(folder.parent)
 
 
-def publish(path: PathLike, part_id: str, part: PartArrays) -> None:
+def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int = 0, nominators: tuple[str, ...] = ()) -> None:
     """Add a part to the store: all of it, durably, or nothing.
 
+    Of parts that hold the same question readers take the one with the highest `generation`. `nominators` are the ids of
+    the teachers that the bits of `nominated_by` name, in their order; nothing where these are the study's.
     Raises StoreError where the part is not whole or does not fit the study, where `part_id` was used
     before, and where there is no room or no permission; the store is then as it was.
     """
@@ -119,7 +130,17 @@ def publish(path: PathLike, part_id: str, part: PartArrays) -> None:
         for teacher, arrays in part.teachers.items():
             write_part(stage / "teacher" / teacher, part_id, root.study_hash, part.question_ids, arrays, TEACHER)
             moves.append((stage / "teacher" / teacher, target / "teacher" / teacher / part_id))
-        write_part(stage / "student", part_id, root.study_hash, part.question_ids, part.student, STUDENT, part.made_with)
+        write_part(
+            stage / "student",
+            part_id,
+            root.study_hash,
+            part.question_ids,
+            part.student,
+            STUDENT,
+            part.made_with,
+            generation,
+            nominators,
+        )
         moves.append((stage / "student", target / "student" / part_id))
         rename_all(moves)
 
