@@ -149,10 +149,10 @@ def concatenate_teacher(records: Sequence[Arrays], n_children: int, n_candidates
     """What one teacher says of the questions of a part, put together, as wide as the student's arrays of that part."""
     widths = {"child": n_children, "candidate": n_candidates}
     joined = _concatenate_group("teacher", records, TEACHER)
-    return {
-        name: pad_columns(joined[name], widths.get(spec.dims[-1], joined[name].shape[-1]), spec.fill)
-        for name, spec in TEACHER.items()
-    }
+    for name, spec in TEACHER.items():
+        if spec.dims[-1] in widths:
+            joined[name] = pad_columns(joined[name], widths[spec.dims[-1]], spec.fill)
+    return joined
 
 
 def _concatenate_group(group: str, records: Sequence[Arrays], specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
