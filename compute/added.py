@@ -7,6 +7,7 @@ are kept in that group, for people and for `compute --extend`.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ from store.parts import Arrays, PartArrays, concatenate_teacher
 from store.reader import Store
 from store.tables import PartRows
 
-#: Begins the name of the folder of a teacher's unfinished work.
-_WORK = "teacher-"
+#: Begins the name of the folder of a teacher's unfinished work, beside the store.
+WORK = "teacher-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def add(addition: Addition, out: Path, reporter: Reporter) -> Judged:
     """
     started, n_without = time.monotonic(), 0
     name = addition.teacher.id
-    folder = work_folder(out) / f"{_WORK}{name}"
+    folder = work_folder(out) / f"{WORK}{name}"
     with lock_teacher(folder, out, name):
         writer.remove_leftovers(out)  # of runs that were killed while they published
         writer.add_teacher(out, teacher_info(addition.teacher, addition.setup.study), addition.settings)
@@ -134,7 +135,8 @@ def add(addition: Addition, out: Path, reporter: Reporter) -> Judged:
                     n_without += _judge_part(addition, opened, part, Spool(folder, _of_part(addition, part)), pools, reporter)
                 opened.refresh()
                 reporter.total = len(opened.questions())
-        pools.remove()
+        for piece in folder.glob("*/"):  # demonstrations, and parts that nobody reads any more
+            shutil.rmtree(piece, ignore_errors=True)
     return Judged(*_progress(opened, name), n_without, time.monotonic() - started)
 
 
@@ -202,7 +204,7 @@ def _judge_part(addition: Addition, opened: Store, part: PartRows, spool: Spool,
 
 
 def _judge_question(setup: Setup, opened: Store, question: Question, pools: Spool) -> Arrays | None:
-    has_paths = next(line for line in opened.questions() if line.id == question.id).rollouts
+    has_paths = opened.line(question.id).rollouts
     written: dict[str, Pool] = pools_of(setup, question, pools) if has_paths else {}
     others = others_of(setup, question, pools) if has_paths else {}
     return judge(setup.bench, opened, question, written, others)

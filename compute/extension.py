@@ -8,8 +8,9 @@ the question is left alone; else it is stored again, in a part of a higher gener
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import store
-from compute.added import open_added
+from compute.added import WORK, open_added
 from compute.engine import Completion, Engine, Launch, Tick
 from compute.judging import Kept, kept
 from compute.locks import WHOLE, Shard, lock
@@ -95,7 +96,10 @@ def extend(
     with lock(work_folder(out), out, shard):
         writer.remove_leftovers(out)  # of runs that were killed while they published
         opened.refresh()
-        spool = Spool(work_folder(out), hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(), shard)
+        name = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+        spool = Spool(work_folder(out), name, shard)
+        if shard == WHOLE:
+            _forget(work_folder(out), {name, setup.attributes.study_hash})
         todo = _lacking(setup, opened, shard, spool)
         todo = todo[:limit] if limit else todo
         reporter.total = len(todo)
@@ -123,6 +127,13 @@ def extend(
         f"{n_extended} questions are extended for {names}, {alone} left alone: {fresh:,} completions launched, "
         f"{engine.n_reused:,} taken from the store ({time.monotonic() - started:.0f} s)."
     )
+
+
+def _forget(folder: Path, used: Collection[str]) -> None:
+    """Remove unfinished work for other sets of added teachers; that of teachers that are being added stays."""
+    for piece in folder.glob("*/"):
+        if piece.name not in used and not piece.name.startswith(WORK):
+            shutil.rmtree(piece, ignore_errors=True)
 
 
 def _reuse(setup: Setup) -> str:

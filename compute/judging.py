@@ -69,8 +69,7 @@ class Kept:
 
 def kept(opened: Store, question: Question) -> Kept:
     """Read a question with its rollouts and nodes, of no teacher. Raises StoreError."""
-    (line,) = (line for line in opened.questions() if line.id == question.id)
-    rollouts = tuple(opened.rollout(question.id, row.index, ()) for row in line.rollouts)
+    rollouts = tuple(opened.rollout(question.id, row.index, ()) for row in opened.line(question.id).rollouts)
     nodes = opened.nodes(question.id, ())
     path_index = tuple(n for n, one in enumerate(rollouts) if one.path_kind is not PathKind.NONE)
     trie = Trie([Path(tuple(rollouts[n].token_id_T.tolist()), rollouts[n].logprob_T, rollouts[n].correct) for n in path_index])

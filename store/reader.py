@@ -194,6 +194,10 @@ class Store:
 
     # Pages ----------------------------------------------------------------------------------------
 
+    def line(self, question_id: str) -> QuestionRow:
+        """The question's line of the list."""
+        return self._question_row(*self._find(question_id))
+
     def question(self, question_id: str) -> Question:
         """A question with its texts."""
         view, row = self._find(question_id)
