@@ -45,6 +45,8 @@ class Evidence:
     #: by question number: share of the initial rollouts that were correct
     success_rates: Mapping[int, float] = field(default_factory=dict)
     null_teachers: frozenset[str] = frozenset()
+    #: teachers that were added later: at how many nodes they are judged, of how many that others nominated without them
+    judged_only: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def averages(self) -> Averages:
@@ -78,7 +80,8 @@ def gather(
         rollout = opened.rollout(lines[number].id, index, nodes.teachers)
         for name, value_MP in token_features(rollout, nodes.position_N[paths.node_P[entries]]).items():
             features[name][:, entries] = value_MP
-    return evidence(
+    added = {teacher.id: opened.judged(teacher.id) for teacher in opened.added_teachers}
+    found = evidence(
         nodes,
         paths,
         n_sig=opened.attributes.n_sig,
@@ -90,6 +93,7 @@ def gather(
         support=support,
         estimator=estimator,
     )
+    return replace(found, judged_only={teacher: counts for teacher, counts in added.items() if counts[1]})
 
 
 def evidence(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compute import scoring
+from compute import objectives, scoring
 from compute.served.scores import as_they_are
 from compute.served.teacher import ServedTeacher
 from compute.targeting import Batch, Target
@@ -23,6 +23,7 @@ from store.schema import ForcedKind
 
 if TYPE_CHECKING:
     from compute.pipeline import Bench, Responses
+    from compute.study import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,17 @@ class Later:
 def nothing_later(targets: Sequence[Target], n_teachers: int) -> tuple[Later, ...]:
     """For a study that does not ask."""
     return tuple(_empty(target, n_teachers) for target in targets)
+
+
+def reads_later(study: Study) -> bool:
+    """Whether the study has an objective that asks."""
+    return any(objectives.parse(name).name == "minillm" for name in study.study.objectives)
+
+
+def unknown_later(targets: Sequence[Target], n_teachers: int) -> tuple[Later, ...]:
+    """For a teacher that nobody can ask any more, because the completions were not kept whole: none was read."""
+    empty = nothing_later(targets, n_teachers)
+    return tuple(Later(one.n_K, np.full_like(one.sum_MK, np.nan), np.full_like(one.sum_MK, np.nan)) for one in empty)
 
 
 def read_later(

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,17 +76,41 @@ def _hold_all(folder: Path, out: Path, shard: Shard, held: ExitStack) -> int:
     return whole
 
 
-def _hold(path: Path, kind: int, out: Path, held: ExitStack) -> int:
+@contextmanager
+def lock_teacher(folder: Path, out: Path, teacher: str) -> Iterator[None]:
+    """Hold one added teacher of a store; `folder` is where its unfinished work lies, and goes when that is empty.
+
+    Nobody else is kept away: other teachers can be added, and the study computed, at the same time. Raises ComputeError
+    where another process adds the same one.
+    """
+    refusal = f"Another process is adding teacher {teacher} to {out} at this moment; wait for it."
+    with ExitStack() as held:
+        try:
+            _hold(folder / "lock", fcntl.LOCK_EX, out, held, refusal)
+        except OSError as error:
+            raise ComputeError(f"The folder {folder} for unfinished work cannot be written: {error.strerror}.") from None
+        yield
+        if not any(folder.glob("*/*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others are at work in it
+                folder.parent.rmdir()
+
+
+def _hold(path: Path, kind: int, out: Path, held: ExitStack, refusal: str = "") -> int:
     """Lock a file until `held` closes; return its number."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the folder was removed at this moment
+            continue
         held.callback(os.close, number)
         try:
             fcntl.flock(number, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ComputeError(
-                f"Another run is computing {out} at this moment; wait for it, or give this one another store, "
+                refusal
+                or f"Another run is computing {out} at this moment; wait for it, or give this one another store, "
                 "or divide the questions with --shard, with the same number of shards everywhere."
             ) from None
         except OSError as error:

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from compute import objectives, scoring, targeting
+from compute import scoring, targeting
 from compute.demonstrations import Pool, Writer, gather
 from compute.engine import Completion, Engine, Job, Launch, Tick, complete_jobs
-from compute.later import Later, nothing_later, read_later
+from compute.later import Later, nothing_later, read_later, reads_later
 from compute.models import Model
 from compute.passes import Stored, read
 from compute.sampling import key
@@ -167,6 +167,14 @@ def prepare(
     if bench.study.keep.rollouts == "all":
         shown = {text.strip() for one in materials for text in (one.demonstration, one.wrong, one.summary)}
         kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and texts[at].strip() not in shown}
+    return worded(bench, question, rollouts, kept, materials)
+
+
+def worded(
+    bench: Bench, question: Question, rollouts: Responses, kept: Mapping[int, PathKind], materials: Sequence[Material]
+) -> Prepared:
+    """A question with every teacher's prompt for the rollouts that are `kept`."""
+    prompt_ids = tuple(bench.prompt_ids(bench.student, question, ""))
     shared = [
         _teacher_prompt(bench, teacher, question, material) for teacher, material in zip(bench.teachers, materials, strict=True)
     ]
@@ -191,12 +199,18 @@ def investigate(
     return follow(bench, prepared, read(bench, [prepared])[0], keep, sample=sample)
 
 
-def follow(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...], keep: Keeper, *, sample: int = 0) -> Findings:
-    """All that follows the teachers' passes.
+@dataclass(frozen=True, slots=True)
+class Targeted:
+    """The trie of a question's paths and its targeted nodes, before anything is launched there."""
 
-    With `sample`, only so many completions of every batch are run: enough to see what all of them would take.
-    """
-    question, rollouts, prompt_ids = prepared.question, prepared.rollouts, prepared.prompt_ids
+    trie: Trie
+    path_index: tuple[int, ...]  #: entry among the stored rollouts of each path of the trie
+    targets: tuple[Target, ...]
+
+
+def lay_out(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...]) -> Targeted:
+    """Find the targeted nodes, from the teachers' passes."""
+    rollouts = prepared.rollouts
     path_index = tuple(n for n, one in enumerate(stored) if one.kind is not PathKind.NONE)
     trie = Trie(
         [
@@ -204,7 +218,25 @@ def follow(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...], keep: K
             for n in path_index
         ]
     )
-    targets = find_targets(bench, question, trie, [stored[n] for n in path_index])
+    return Targeted(trie, path_index, tuple(find_targets(bench, prepared.question, trie, [stored[n] for n in path_index])))
+
+
+def follow(
+    bench: Bench,
+    prepared: Prepared,
+    stored: tuple[Stored, ...],
+    keep: Keeper,
+    *,
+    sample: int = 0,
+    targeted: Targeted | None = None,
+) -> Findings:
+    """All that follows the teachers' passes, or the choice of nodes where that is done.
+
+    With `sample`, only so many completions of every batch are run: enough to see what all of them would take.
+    """
+    question, rollouts, prompt_ids = prepared.question, prepared.rollouts, prepared.prompt_ids
+    targeted = targeted or lay_out(bench, prepared, stored)
+    trie, path_index, targets = targeted.trie, targeted.path_index, targeted.targets
     lengths = [len(one.token_ids) for one in rollouts.completions]
     plan = targeting.plan(trie, targets, bench.study.targeting, bench.study.study.seed, question.id, lengths)
     batches = plan.batches
@@ -212,7 +244,7 @@ def follow(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...], keep: K
         bench.say(f"Question {question.number + 1}: {plan.shortfall}.")
     run = [replace(batch, launches=batch.launches[:sample]) for batch in batches] if sample else batches
     outcomes = run_completions(bench, question, prompt_ids, trie, run, keep)
-    if any(objectives.parse(name).name == "minillm" for name in bench.study.study.objectives):
+    if reads_later(bench.study):
         by_path = [[prepared.prompts[stored[n].index][m] for n in path_index] for m in range(len(bench.teachers))]
         later = read_later(bench, prompt_ids, by_path, trie, targets, batches, outcomes)
     else:
@@ -227,7 +259,7 @@ def follow(bench: Bench, prepared: Prepared, stored: tuple[Stored, ...], keep: K
         stored=stored,
         trie=trie,
         path_index=path_index,
-        targets=tuple(targets),
+        targets=targets,
         batches=tuple(batches),
         outcomes=tuple(outcomes),
         later=later,

@@ -50,8 +50,13 @@ def to_record(study: Study, found: Findings) -> PartArrays:
         **_groups(found, rows),
         **_completions(study, found, rows),
     }
-    teachers = {settings.id: _teacher(study, found, rows, number) for number, settings in enumerate(study.teacher)}
-    return PartArrays(_typed(student, STUDENT), {name: _typed(arrays, TEACHER) for name, arrays in teachers.items()})
+    teachers = {settings.id: teacher_record(study, found, number) for number, settings in enumerate(study.teacher)}
+    return PartArrays(_typed(student, STUDENT), teachers)
+
+
+def teacher_record(study: Study, found: Findings, number: int) -> Arrays:
+    """What one teacher says of a question: its arrays of schema 1. Of the findings' completions none are read."""
+    return _typed(_teacher(study, found, {target.node: row for row, target in enumerate(found.targets)}, number), TEACHER)
 
 
 def _typed(arrays: Arrays, specs: Any) -> Arrays:

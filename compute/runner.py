@@ -52,6 +52,7 @@ class Setup:
     questions: tuple[Question, ...]
     bench: Bench
     attributes: RootAttributes
+    shelf: Shelf  #: where further teachers find their models
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +79,54 @@ def prepare(path: Path, reporter: Reporter, *, device: str = "", engine: str = "
     require_fields(study.teacher, questions)
     reporter.phase("loading models")
     shared = Residence() if study.engine.resident == "one" else None
-    student = _model(study.student.model, study.student, folder, device, study.sampling.stop, shared)
+    student = load_model(study.student.model, study.student, folder, device, study.sampling.stop, shared)
     if study.engine.threads:
         import torch
 
         torch.set_num_threads(study.engine.threads)
-    runs = _engine(study, student, folder, reporter.say)
-    shelf = _Shelf(study, folder, device, Writer("", student, runs), reporter.say, shared)
-    teachers = tuple(_teacher(settings, shelf) for settings in study.teacher)
+    runs = study_engine(study, student, folder, reporter.say)
+    shelf = Shelf(study, folder, device, Writer("", student, runs), reporter.say, shared)
+    teachers = tuple(open_teacher(settings, shelf) for settings in study.teacher)
     tick = Ticker(reporter)
     bench = Bench(study, student, runs, teachers, grade, tick, reporter.say)
-    served = _examine(bench, questions)
+    served = examine(bench, questions)
     used = [student, *(one.model for one in teachers), *(one.model for one in shelf.writers.values() if one.id)]
-    contents = {
-        "questions": [[question.id, question.prompt, question.answer, question.digest] for question in questions],
-        "grader": grader_digest(study.task, folder),
-        "weights": [models.weights_digest(model.name) for model in used],
-        "tokens": student.tokens.digest(),
-    }
+    weights = [models.weights_digest(model.name) for model in used]
+    contents = contents_of(study, questions, folder, weights, student.tokens.digest())
     attributes = RootAttributes(
         study=path.read_text(encoding="utf-8"),
         study_hash=fingerprint(study, contents),
         student=study.student.model,
-        teachers=tuple(
-            TeacherInfo(
-                id=one.id,
-                kind=one.kind,
-                context=one.context,
-                model=one.model or one.served_model or study.student.model,
-                null=one.null,
-                description=describe(one),
-            )
-            for one in study.teacher
-        ),
+        teachers=tuple(teacher_info(one, study) for one in study.teacher),
         objectives=tuple(str(objectives.parse(name)) for name in study.study.objectives),
         question_ids=tuple(question.id for question in questions),
         n_sig=study.targeting.n_sig,
         top_k=study.keep.top_k,
         provenance=_provenance(study, contents, student) | {"engine": _engine_name(study, runs), "served": served},
     )
-    return Setup(study, questions, bench, attributes)
+    return Setup(study, questions, bench, attributes, shelf)
+
+
+def contents_of(study: Study, questions: Sequence[Question], folder: Path, weights: Sequence[str], tokens: str) -> dict[str, Any]:
+    """What a study names, as its hash takes it: its questions and grader, and digests of its models."""
+    return {
+        "questions": [[question.id, question.prompt, question.answer, question.digest] for question in questions],
+        "grader": grader_digest(study.task, folder),
+        "weights": list(weights),
+        "tokens": tokens,
+    }
+
+
+def teacher_info(teacher: Teacher, study: Study) -> TeacherInfo:
+    """What a store says of a teacher."""
+    return TeacherInfo(
+        id=teacher.id,
+        kind=teacher.kind,
+        context=teacher.context,
+        model=teacher.model or teacher.served_model or study.student.model,
+        null=teacher.null,
+        description=describe(teacher),
+    )
 
 
 def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE) -> Outcome:
@@ -222,7 +231,7 @@ def do_questions(
 ) -> Iterator[tuple[Question, PartArrays]]:
     """The records of some questions, from the spool as far as it goes: each phase for all of them, then the next."""
     ready = {question.id: spool.record(question) for question in questions}
-    begun = {one.id: _begin(setup, one, spool, reporter) for one in questions if ready[one.id] is None}
+    begun = {one.id: begin(setup, one, spool, reporter) for one in questions if ready[one.id] is None}
     paths = [one for one in begun.values() if isinstance(one, Prepared)]
     if paths:
         reporter.phase(f"question {paths[0].question.number + 1}{' and others' if len(paths) > 1 else ''}: teachers")
@@ -250,7 +259,7 @@ def do_question(setup: Setup, question: Question, spool: Spool, reporter: Report
     return record
 
 
-def _begin(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> Prepared | Findings:
+def begin(setup: Setup, question: Question, spool: Spool, reporter: Reporter) -> Prepared | Findings:
     """What comes before the teachers' passes."""
     bench = setup.bench
     reporter.phase(f"question {question.number + 1}: rollouts")  # by number: its name is data, and this goes to a terminal
@@ -296,8 +305,9 @@ def others_of(setup: Setup, question: Question, spool: Spool | None) -> dict[str
 class Batch:
     """Finished records that are published together: a part once there are enough of them, or after some minutes."""
 
-    def __init__(self, study: Study, out: Path, spool: Spool) -> None:
+    def __init__(self, study: Study, out: Path, spool: Spool, *, generation: int = 0, nominators: tuple[str, ...] = ()) -> None:
         self._parts, self._out, self._spool = study.parts, out, spool
+        self._generation, self._nominators = generation, nominators
         self._finished: list[tuple[Question, PartArrays]] = []
         self._opened = time.monotonic()
 
@@ -314,13 +324,19 @@ class Batch:
             return
         finished = sorted(self._finished, key=lambda entry: entry[0].number)
         records = writer.concatenate([record for _, record in finished])
-        writer.publish(self._out, writer.next_part_id(self._out, self._spool.run_id), records)
+        writer.publish(
+            self._out,
+            writer.next_part_id(self._out, self._spool.run_id),
+            records,
+            generation=self._generation,
+            nominators=self._nominators,
+        )
         for question, _ in finished:
             self._spool.drop_record(question)
         self._finished.clear()
 
 
-class _Shelf:
+class Shelf:
     """Every model that a study names, loaded once however many teachers use it."""
 
     def __init__(
@@ -339,11 +355,17 @@ class _Shelf:
         self._study, self._folder, self._device = study, folder, device
         self._models: dict[tuple[str, ...], models.Model] = {}
 
+    def beside(self, folder: Path) -> Shelf:
+        """The same models, for a teacher whose relative paths count from another folder."""
+        other = Shelf(self._study, folder, self._device, self.writers[""], self._note, self._shared)
+        other.writers, other._models = self.writers, self._models
+        return other
+
     def model(self, name: str, settings: Teacher) -> models.Model:
         """The model `name` with the revision, dtype and device of a teacher."""
         facts = (models.locate(name, self._folder), settings.revision, settings.dtype, self._device or settings.device)
         if facts not in self._models:
-            self._models[facts] = _model(name, settings, self._folder, self._device, (), self._shared)
+            self._models[facts] = load_model(name, settings, self._folder, self._device, (), self._shared)
         return self._models[facts]
 
     def writer(self, name: str, settings: Teacher) -> Writer:
@@ -355,11 +377,11 @@ class _Shelf:
         found = hashlib.blake2b(identity, digest_size=4).hexdigest()
         if found not in self.writers:
             model = models.stopping(self.model(name, settings), self._study.sampling.stop)
-            self.writers[found] = Writer(found, model, _transformers(self._study, model, self._note))
+            self.writers[found] = Writer(found, model, transformers_engine(self._study, model, self._note))
         return self.writers[found]
 
 
-def _model(
+def load_model(
     name: str,
     settings: ModelSettings | Teacher,
     folder: Path,
@@ -381,7 +403,8 @@ def _model(
     return model
 
 
-def _engine(study: Study, student: models.Model, folder: Path, note: Callable[[str], None]) -> Engine:
+def study_engine(study: Study, student: models.Model, folder: Path, note: Callable[[str], None]) -> Engine:
+    """The engine that the study asks for. Raises `StudyError`."""
     if study.engine.kind == "vllm":
         from compute.engine.vllm import VllmEngine
 
@@ -398,7 +421,7 @@ def _engine(study: Study, student: models.Model, folder: Path, note: Callable[[s
         return _users_engine(study, student, folder)
     if study.engine.kind != "transformers":
         raise StudyError(f"`engine.kind` = {study.engine.kind!r} is no engine; there is transformers, vllm, or FILE.py:FUNCTION.")
-    return _transformers(study, student, note)
+    return transformers_engine(study, student, note)
 
 
 def _users_engine(study: Study, student: models.Model, folder: Path) -> Engine:
@@ -413,7 +436,8 @@ def _users_engine(study: Study, student: models.Model, folder: Path) -> Engine:
     return engine  # type: ignore[no-any-return]  # as far as can be seen before it is called
 
 
-def _transformers(study: Study, model: models.Model, note: Callable[[str], None]) -> Engine:
+def transformers_engine(study: Study, model: models.Model, note: Callable[[str], None]) -> Engine:
+    """transformers' engine with the settings of the study."""
     from compute.engine.transformers import open_engine
 
     limit = int(study.engine.memory_limit * 2**30) or None
@@ -425,7 +449,7 @@ def _engine_name(study: Study, engine: Engine) -> str:
     return f"{study.engine.kind} {getattr(engine, 'version', '')}".strip()
 
 
-def _examine(bench: Bench, questions: Sequence[Question]) -> dict[str, Any]:
+def examine(bench: Bench, questions: Sequence[Question]) -> dict[str, Any]:
     """Find out what the servers of served teachers give, from the first questions: told, and returned for the store."""
     found = {}
     for teacher in bench.teachers:
@@ -437,7 +461,8 @@ def _examine(bench: Bench, questions: Sequence[Question]) -> dict[str, Any]:
     return found
 
 
-def _teacher(settings: Teacher, shelf: _Shelf) -> TeacherRun:
+def open_teacher(settings: Teacher, shelf: Shelf) -> TeacherRun:
+    """A teacher, ready to score. Raises `StudyError` where its model does not fit."""
     if settings.kind == "served":
         log_probs = scoring.log_probs(shelf.student.logits)  # of the prompt's model, never asked: the server is
         return TeacherRun(settings, shelf.student, log_probs, served=open_served(settings, shelf.student.tokens.token_bytes))

@@ -68,6 +68,23 @@ class Spool:
         """Whether a phase of a question is kept, or the whole record."""
         return self._path(question, phase).exists() or self._path(question, "record").exists()
 
+    def leave_alone(self, question: Question) -> None:
+        """Note that there is nothing to do for the question."""
+        self._save(question, "alone", {"nothing": np.zeros(0, dtype=np.uint8)})
+        self._path(question, "rollouts").unlink(missing_ok=True)
+
+    def is_left_alone(self, question: Question) -> bool:
+        """Whether `leave_alone` was called."""
+        return self._path(question, "alone").exists()
+
+    def keep_notes_alone(self) -> None:
+        """Let go of everything but the notes of `leave_alone`."""
+        for piece in self._folder.glob("*"):
+            if not piece.name.endswith("-alone.npz"):
+                piece.unlink(missing_ok=True)
+        with suppress(OSError):  # there are notes
+            self._folder.rmdir()
+
     def pool(self, question: Question, phase: str, make: Callable[[], Pool]) -> Pool:
         """The demonstrations of a phase: as kept, or made and kept."""
         kept = self._load(question, phase)

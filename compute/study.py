@@ -7,6 +7,7 @@ in the file that `opd-tui init` writes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -342,6 +343,41 @@ class Study(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     engine: Engine = Engine()
 
 
+class _TeacherFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file with one teacher, for `opd-tui add-teacher`."""
+
+    teacher: tuple[Teacher, ...]
+
+
+def parse_teacher(text: str, path: Path) -> Teacher:
+    """The one teacher of a file that `opd-tui add-teacher` takes; `path` is named in errors. Raises `StudyError`."""
+    try:
+        raw = msgspec.toml.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise StudyError(f"{path} is not valid TOML: {error}") from None
+    try:
+        teachers = msgspec.convert(raw, _TeacherFile).teacher
+    except msgspec.ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, _TeacherFile, raw)}") from None
+    if len(teachers) != 1:
+        raise StudyError(f"{path} has {len(teachers)} teachers; a file for add-teacher has one [[teacher]] table.")
+    _check_teacher(teachers[0], f"{path}: `teacher[0]` ({teachers[0].id})")
+    return teachers[0]
+
+
+def with_added(study: Study, added: Sequence[Teacher], where: str) -> Study:
+    """The study with teachers that were added to its store, after its own. Raises `StudyError`, naming `where`."""
+    taken = {teacher.id.lower(): "the study has" for teacher in study.teacher}
+    for teacher in added:
+        if teacher.id.lower() in taken:
+            raise StudyError(f"{where}: {taken[teacher.id.lower()]} a teacher of the id {teacher.id} already; give it another.")
+        taken[teacher.id.lower()] = "there is"
+    _check_plain(study, added, where)
+    if len(study.teacher) + len(added) > _MOST_TEACHERS:
+        raise StudyError(f"{where}: {len(study.teacher) + len(added)} teachers, at most {_MOST_TEACHERS} fit one store.")
+    return msgspec.structs.replace(study, teacher=(*study.teacher, *added))
+
+
 def load(path: Path) -> Study:
     """Read and check the study file at `path`.
 
@@ -391,10 +427,16 @@ def _check(study: Study, path: Path) -> None:
     if study.chat.template == "plain":
         if study.chat.system or study.chat.arguments:
             raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')
-        if any(teacher.context for teacher in study.teacher) and "{context}" not in task.prompt:
-            raise StudyError(
-                f'{path}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
-            )
+        _check_plain(study, study.teacher, str(path))
+
+
+def _check_plain(study: Study, teachers: Iterable[Teacher], where: str) -> None:
+    """Whether the study has a place for the contexts of teachers where its prompts are plain text."""
+    plain = study.chat.template == "plain" and "{context}" not in study.task.prompt
+    if plain and any(teacher.context for teacher in teachers):
+        raise StudyError(
+            f'{where}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
+        )
 
 
 def _check_teachers(study: Study, path: Path) -> None:
@@ -405,24 +447,29 @@ def _check_teachers(study: Study, path: Path) -> None:
         if teacher.id.lower() in seen:
             raise StudyError(f"{where}: another teacher has this id; ids differ by more than case.")
         seen.add(teacher.id.lower())
-        if teacher.kind == "external" and not teacher.model:
-            raise StudyError(f"{where}: an external teacher needs `model`.")
-        if teacher.kind != "external" and teacher.model:
-            raise StudyError(f"{where}: only an external teacher has a `model`; this one is the student.")
-        _check_served(teacher, where)
-        if teacher.kind == "self" and not teacher.context:
-            raise StudyError(f"{where}: a self teacher needs a `context`: {', '.join(_SLOTS)}.")
-        if teacher.kind != "self" and teacher.context:
-            raise StudyError(f"{where}: only a self teacher has a `context`.")
-        if teacher.kind != "temperature" and teacher.temperature != 1.0:
-            raise StudyError(f"{where}: only a temperature teacher has a `temperature`; this one would ignore it.")
-        if teacher.context_template and not teacher.context:
-            raise StudyError(f"{where}: `context_template` words a `context`, and this teacher has none.")
-        if teacher.kind == "temperature" and teacher.temperature == 1.0:
-            raise StudyError(f"{where}: at `temperature` 1 the teacher is the student, and every score is undefined.")
-        _check_context(teacher, where)
+        _check_teacher(teacher, where)
     if len(study.teacher) > _MOST_TEACHERS:
         raise StudyError(f"{path}: {len(study.teacher)} teachers, at most {_MOST_TEACHERS} fit one study.")
+
+
+def _check_teacher(teacher: Teacher, where: str) -> None:
+    """What the kind of one teacher asks for."""
+    if teacher.kind == "external" and not teacher.model:
+        raise StudyError(f"{where}: an external teacher needs `model`.")
+    if teacher.kind != "external" and teacher.model:
+        raise StudyError(f"{where}: only an external teacher has a `model`; this one is the student.")
+    _check_served(teacher, where)
+    if teacher.kind == "self" and not teacher.context:
+        raise StudyError(f"{where}: a self teacher needs a `context`: {', '.join(_SLOTS)}.")
+    if teacher.kind != "self" and teacher.context:
+        raise StudyError(f"{where}: only a self teacher has a `context`.")
+    if teacher.kind != "temperature" and teacher.temperature != 1.0:
+        raise StudyError(f"{where}: only a temperature teacher has a `temperature`; this one would ignore it.")
+    if teacher.context_template and not teacher.context:
+        raise StudyError(f"{where}: `context_template` words a `context`, and this teacher has none.")
+    if teacher.kind == "temperature" and teacher.temperature == 1.0:
+        raise StudyError(f"{where}: at `temperature` 1 the teacher is the student, and every score is undefined.")
+    _check_context(teacher, where)
 
 
 def _check_served(teacher: Teacher, where: str) -> None:
@@ -511,11 +558,25 @@ def fingerprint(study: Study, contents: Any) -> str:
     settings = msgspec.to_builtins(study)
     for section in ("parts", "engine"):
         del settings[section]
-    for model in (settings["student"], *settings["teacher"]):
-        del model["device"]
+    del settings["student"]["device"]
     for teacher in settings["teacher"]:
-        where = ("url", "key_env", "concurrency", "tolerance")
-        for key in where if teacher["kind"] == "served" else (*where, "served_model", "api"):
-            del teacher[key]
-    text = msgspec.json.encode([settings, contents], order="deterministic")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+        _leave_out_place(teacher)
+    return _digest([settings, contents])
+
+
+def teacher_fingerprint(teacher: Teacher, contents: Any) -> str:
+    """The hash of one added teacher, as `fingerprint` is that of a study; `contents` are the digests of its models' weights."""
+    settings = msgspec.to_builtins(teacher)
+    _leave_out_place(settings)
+    return _digest([settings, contents])
+
+
+def _leave_out_place(teacher: dict[str, Any]) -> None:
+    """Take out of a teacher's settings where it runs."""
+    where = ("device", "url", "key_env", "concurrency", "tolerance")
+    for key in where if teacher["kind"] == "served" else (*where, "served_model", "api"):
+        del teacher[key]
+
+
+def _digest(found: Any) -> str:
+    return hashlib.blake2b(msgspec.json.encode(found, order="deterministic"), digest_size=16).hexdigest()

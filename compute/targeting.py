@@ -97,14 +97,20 @@ def children(
     for teacher, likely_V in enumerate(likely_MV):
         bits[:-1] |= np.where(likely_V[tokens], np.uint32(1 << teacher), np.uint32(0))
     bits[:-1] |= np.where(student_likely[tokens], np.uint32(1 << STUDENT_BIT), np.uint32(0))
-    outside = ~chosen
     return (
         np.append(tokens, REST_TOKEN).astype(np.int32),
         kinds,
-        np.append(logp_V[tokens], _log_sum(logp_V[outside])),
+        with_rest(logp_V, tokens),
         bits,
-        np.concatenate([logt_MV[:, tokens], np.array([[_log_sum(row[outside])] for row in logt_MV]).reshape(-1, 1)], axis=1),
+        np.array([with_rest(row, tokens) for row in logt_MV]).reshape(-1, len(tokens) + 1),
     )
+
+
+def with_rest(log_V: NDArray[np.float64], tokens: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Log-probabilities of K tokens, and that of all others together: [K + 1]."""
+    outside_V = np.ones(len(log_V), dtype=np.bool_)
+    outside_V[tokens] = False
+    return np.append(log_V[tokens], _log_sum(log_V[outside_V]))
 
 
 def _log_sum(logs: NDArray[np.float64]) -> float:

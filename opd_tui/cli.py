@@ -39,6 +39,7 @@ Engine = Annotated[
     str,
     typer.Option(metavar="NAME", help="Run completions on transformers, vllm or FILE.py:FUNCTION, whatever the study says."),
 ]
+LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Append every line, with its time.")]
 
 
 @app.callback()
@@ -120,12 +121,17 @@ def compute(
         typer.Option(metavar="I/N", help="Only every N-th question, from the I-th on; other shards can run at the same time."),
     ] = "",
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster: local, auto, or host:port.")] = "",
-    log_file: Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Append every line, with its time.")] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Launch the completions that teachers added later lack (opd-tui add-teacher).")
+    ] = False,
+    log_file: LogFile = None,
     metrics: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append rates and memory of every worker, one JSON object a line.")
     ] = None,
 ) -> None:
     """Compute a study into a store. Resumes by itself."""
+    if extend and (preview or plan or workers or ray):
+        raise typer.BadParameter("--extend runs in this process, alone or beside other shards: without --plan, --workers, --ray.")
     if preview and plan:
         raise typer.BadParameter("Ask for --preview or --plan, not both.")
     if json and not plan:
@@ -144,7 +150,51 @@ def compute(
         return
     if out is None:
         raise typer.BadParameter("Say where the store goes: -o S.zarr.")
-    _compute(study, out, device, limit, workers=workers, shard=shard, ray=ray, log_file=log_file, metrics=metrics, engine=engine)
+    _compute(
+        study,
+        out,
+        device,
+        limit,
+        workers=workers,
+        shard=shard,
+        ray=ray,
+        log_file=log_file,
+        metrics=metrics,
+        engine=engine,
+        extend=extend,
+    )
+
+
+@app.command("add-teacher")
+def add_teacher(
+    path: StorePath,
+    teacher: Annotated[Path, typer.Argument(metavar="TEACHER.toml", help="One [[teacher]] table, as in a study file.")],
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY.toml", help="The store's study file, where it lies in another folder than TEACHER.toml."),
+    ] = None,
+    device: Device = "",
+    log_file: LogFile = None,
+) -> None:
+    """Score a teacher that the study did not have over a whole store; nothing stored is rewritten. Resumes by itself."""
+    from compute.errors import Interrupted
+    from compute.progress import Reporter
+    from compute.stopping import signals_at_once
+
+    _require_compute()
+    reporter = Reporter(0, log=log_file)
+    try:
+        with signals_at_once():
+            from compute.added import add, prepare_teacher
+
+            reporter.say("Loading models ...")
+            addition = prepare_teacher(Path(path), teacher, reporter, study_file=study, device=device)
+            done = add(addition, Path(path), reporter)
+    except Interrupted as error:
+        raise Interrupted(f"Interrupted ({error}). What is finished is kept beside {path}; the same command goes on.") from None
+    without = f"; of {done.n_without} its context could not be had" if done.n_without else ""
+    name = addition.teacher.id
+    print(f"Teacher {name}: {done.n_done} of {done.n_questions} questions{without} ({done.seconds:.0f} s).", file=sys.stderr)
 
 
 @app.command()
@@ -284,6 +334,7 @@ def _compute(
     log_file: Path | None = None,
     metrics: Path | None = None,
     engine: str = "",
+    extend: bool = False,
 ) -> None:
     from compute.errors import Interrupted
     from compute.locks import WHOLE, parse_shard
@@ -304,6 +355,13 @@ def _compute(
 
                 make = partial(prepare, study.resolve(), device=device, engine=engine)
                 outcome = run_team(make, study, out, reporter, workers=workers, ray=ray, device=device, limit=limit, shard=share)
+            elif extend:
+                _require_compute()
+                from compute.extension import extend as run_extension
+
+                make = partial(_prepare, study, device, reporter, engine)
+                print(run_extension(make, study, out, reporter, limit=limit, shard=share), file=sys.stderr)
+                return
             else:
                 setup = _prepare(study, device, reporter, engine)
                 from compute.runner import run

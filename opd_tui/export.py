@@ -74,7 +74,9 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
     prior = fit(*_scored(opened, None, teachers, names)) if chosen else None
     for question in chosen:
         nodes, scores = _scored(opened, question.id, teachers, names)
-        scored = _Scored(nodes, scores, posterior(nodes, scores, prior) if prior is not None else None)
+        scored = _Scored(
+            nodes, scores, posterior(nodes, scores, prior) if prior is not None else None, opened.judged_only(question.id)
+        )
         for line in question.rollouts:
             if not selection.rollouts or line.index in selection.rollouts:
                 rollout = opened.rollout(question.id, line.index, teachers)
@@ -88,6 +90,7 @@ class _Scored:
     nodes: Nodes
     scores: Scores
     sure: Posterior | None
+    judged_only: frozenset[str]  #: teachers added later, judged only at the nodes that others nominated
 
 
 def _objectives(opened: Store, selection: Selection) -> tuple[str, ...]:
@@ -169,7 +172,7 @@ def _columns(objectives: tuple[str, ...]) -> list[str]:
     return [
         *("question_id", "rollout_index", "correct", "position", "token_id", "token", "student_logprob", "student_entropy"),
         *("teacher", "teacher_logprob", "teacher_entropy", *DIVERGENCES, *per_objective),
-        *("reliability", "teacher_advantage", "success_rate_range", "n_kept", "children"),
+        *("reliability", "teacher_advantage", "success_rate_range", "n_kept", "judged_only", "children"),
     ]
 
 
@@ -241,6 +244,7 @@ def _node_columns(opened: Store, scored: _Scored, node: int, m: int) -> Row:
         "teacher_advantage": _number(scores.advantage_MN[m, node]),
         "success_rate_range": _number(scores.success_rate_range_N[node]),
         "n_kept": int(scores.n_kept_N[node]),
+        "judged_only": nodes.teachers[m] in scored.judged_only,
         "children": _children(opened, nodes, scores, node, m),
     }
 

@@ -70,6 +70,7 @@ class TeacherFacts:
     label: Safe
     description: Safe
     null: bool
+    late: bool = False  #: added later, and judged only at nodes that others nominated
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 import store
+from compute.findings.shape import ADDED_LATER
 from compute.screening import DIFFICULTIES, difficulty
 from opd_tui.text import safe
+from store.reader import Store
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -31,8 +33,10 @@ def describe(path: str) -> dict[str, Any]:
                 "model": one.model,
                 "null": one.null,
                 "description": one.description,
+                "added": one in opened.added_teachers,
+                "judged_only": _judged_only(opened, one.id),
             }
-            for one in attributes.teachers
+            for one in opened.teachers
         ],
         "objectives": list(attributes.objectives),
         "made_with": list(opened.made_with),
@@ -45,6 +49,19 @@ def describe(path: str) -> dict[str, Any]:
         "complete": counts.n_questions_done >= counts.n_questions_planned,
         "difficulty": {name: bins[name] for name in DIFFICULTIES},  #: of the questions, by their initial rollouts
     }
+
+
+def _judged_only(opened: Store, teacher: str) -> dict[str, int] | None:
+    """Of a teacher that was added later: at how many nodes it is judged, of how many that others nominated without it."""
+    judged, nominated = opened.judged(teacher)
+    return {"n_judged": judged, "n_nominated_by_others": nominated} if nominated else None
+
+
+def _mark(teacher: dict[str, Any]) -> str:
+    counts = teacher["judged_only"]
+    if not counts:
+        return " (added later)" if teacher["added"] else ""
+    return f" ({ADDED_LATER.format(*counts.values()).rstrip('.').lower()})"
 
 
 def print_info(description: dict[str, Any]) -> None:
@@ -66,5 +83,5 @@ def print_info(description: dict[str, Any]) -> None:
     for name, value in rows.items():
         table.add_row(Text(name, "bold"), Text(safe(str(value))))
     for teacher in description["teachers"]:
-        table.add_row(Text("teacher", "bold"), Text(safe(f"{teacher['id']}: {teacher['description']}")))
+        table.add_row(Text("teacher", "bold"), Text(safe(f"{teacher['id']}: {teacher['description']}{_mark(teacher)}")))
     Console().print(table)

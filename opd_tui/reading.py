@@ -64,7 +64,7 @@ class Library:
         return Catalogue(
             title=self._title,
             student=safe(os.path.basename(attributes.student.rstrip("/")) or attributes.student),
-            teachers=tuple(_teacher(info) for info in self._store.teachers),
+            teachers=tuple(_teacher(info, self._store.judged(info.id)[1] > 0) for info in self._store.teachers),
             objectives=tuple(safe(name) for name in attributes.objectives),
             n_planned=len(attributes.question_ids),
             questions=tuple(_question(row) for row in self._store.questions()),
@@ -174,8 +174,8 @@ def _labels(bytes_of: Callable[[int], bytes]) -> Callable[[int], Safe]:
     return label
 
 
-def _teacher(info: TeacherInfo) -> TeacherFacts:
-    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null)
+def _teacher(info: TeacherInfo, late: bool) -> TeacherFacts:
+    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late)
 
 
 def _question(row: QuestionRow) -> QuestionFacts:

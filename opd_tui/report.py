@@ -15,6 +15,7 @@ import store
 from compute.alignment import Support
 from compute.estimators import Estimator
 from compute.findings import FLIPPED, Finding, FindingRow, all_findings
+from compute.findings.shape import ADDED_LATER
 from compute.objectives import parse
 from compute.statistics import Interval
 from opd_tui.text import cells, safe
@@ -115,6 +116,7 @@ def print_report(
         print(json.dumps({**head, "findings": [finding.to_json() for finding in found]}, ensure_ascii=False))
         return
     console = Console()
+    said: set[str] = set()  #: the warnings about teachers that were added later, which every row of theirs has
     for finding in found:
         rest_on = {_n_questions(row) for row in finding.rows}
         shared = f"  n = {rest_on.pop()}" if len(rest_on) == 1 else ""
@@ -125,11 +127,19 @@ def print_report(
                 console.print(Text(f"objective {safe(objective)}"))
             console.print(table(finding, rows, counted=not shared, width=console.width))
             for flag, of in _flags(rows).items():
-                console.print(Text(f"! {'; '.join(of)}: {flag}", "yellow"))
+                if flag in said:
+                    continue
+                if flag.startswith(_ADDED):
+                    said.add(flag)
+                    whom = "; ".join(dict.fromkeys(safe(row.teacher) for row in rows if flag in row.flags))
+                else:
+                    whom = "; ".join(of)
+                console.print(Text(f"! {whom}: {flag}", "yellow"))
         console.print()
     console.print(Text(_LEGEND, "dim"))
 
 
+_ADDED = ADDED_LATER.partition(":")[0]
 _LEGEND = (
     "95 % intervals over n questions, none below six. Believe gain before alignment: noise moves the mean cosine, and not the "
     "mean gain. p is the sign-flip test of the number before it. Nulls are dim; a teacher's own worth is what it earns beyond "

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import store
-from compute.findings import correct_incorrect, gather
+from compute.findings import added_later, correct_incorrect, gather
 from compute.statistics import Interval
 from compute.summary import SummaryRow, summarise
 from opd_tui.text import safe
@@ -33,6 +33,9 @@ def print_summary(path: str) -> None:
             for flag in row.flags if row.objective == objective else ():
                 console.print(Text(f"{safe(row.teacher)}, incorrect against correct, {row.group}: {flag}", "yellow"))
         console.print()
+    for teacher in evidence.judged_only:
+        for flag in added_later(evidence, teacher):
+            console.print(Text(f"! {safe(teacher)}: {flag}", "yellow"))
     console.print(Text(_LEGEND, "dim"))
 
 

@@ -41,9 +41,13 @@ class Catalog:
         return [place for place in every if place not in here]
 
     def without_say(self, question_id: str) -> frozenset[str]:
-        """Teachers that had no say in which nodes the question has: they were added later, and it was not extended since."""
+        """Teachers that had no say in which nodes the question has: they were added later, and it was not extended since.
+
+        A null is none of them: it has no say in any case.
+        """
         nominators = self.parts[self.place[question_id][0]].nominators
-        return frozenset(teacher.id for teacher in self.teachers[self.n_study_teachers :] if teacher.id not in nominators)
+        added = self.teachers[self.n_study_teachers :]
+        return frozenset(teacher.id for teacher in added if not teacher.null and teacher.id not in nominators)
 
 
 def scan(root: Place, study_hash: str, study_teachers: tuple[TeacherInfo, ...], before: Catalog | None = None) -> Catalog:

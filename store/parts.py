@@ -145,6 +145,16 @@ def concatenate(records: Sequence[PartArrays]) -> PartArrays:
     return part
 
 
+def concatenate_teacher(records: Sequence[Arrays], n_children: int, n_candidates: int) -> dict[str, Array]:
+    """What one teacher says of the questions of a part, put together, as wide as the student's arrays of that part."""
+    widths = {"child": n_children, "candidate": n_candidates}
+    joined = _concatenate_group("teacher", records, TEACHER)
+    for name, spec in TEACHER.items():
+        if spec.dims[-1] in widths:
+            joined[name] = pad_columns(joined[name], widths[spec.dims[-1]], spec.fill)
+    return joined
+
+
 def _concatenate_group(group: str, records: Sequence[Arrays], specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
     lengths = [axis_lengths(group, arrays, specs) for arrays in records]
 

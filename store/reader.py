@@ -31,12 +31,14 @@ from store.node_tables import (
 from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
-from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, PathKind
+from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, ForcedKind, PathKind
 from store.study_order import build_paths, listing, rows_in_order, study_order
 from store.tables import (
     Completion,
     Listing,
     Nodes,
+    PartRow,
+    PartRows,
     Paths,
     Question,
     QuestionPlace,
@@ -115,6 +117,30 @@ class Store:
         views = self._load_views(catalog, dict.fromkeys(name for name, _ in places))
         sizes = [(len(views[name].of_question("node", row)), name in catalog.teacher_parts[wanted]) for name, row in places]
         return sum(n for n, asked in sizes if asked), sum(n for n, _ in sizes)
+
+    @property
+    def generation(self) -> int:
+        """The highest of its parts; 0 where no question was extended."""
+        return max((commit.generation for commit in self._catalog.parts.values()), default=0)
+
+    def lacking(self, teacher: str) -> tuple[PartRows, ...]:
+        """The parts that questions are read from and that the teacher has nothing of."""
+        catalog = self._catalog
+        (wanted,) = self._teacher_ids(catalog, [teacher])
+        used = sorted({name for name, _ in catalog.place.values()} - catalog.teacher_parts[wanted])
+        found = []
+        for view in self._load_views(catalog, used).values():
+            rows = tuple(
+                PartRow(
+                    name,
+                    len(view.of_question("token", row)),
+                    len(view.of_question("node", row)),
+                    catalog.place[name] == (view.name, row),
+                )
+                for row, name in enumerate(view.commit.question_ids)
+            )
+            found.append(PartRows(view.name, rows, view.commit.counts["candidate"], view.commit.counts["child"]))
+        return tuple(found)
 
     @property
     def part_ids(self) -> tuple[str, ...]:
@@ -216,6 +242,10 @@ class Store:
         return layout.read_added_settings(self._root, teacher)
 
     # Pages ----------------------------------------------------------------------------------------
+
+    def line(self, question_id: str) -> QuestionRow:
+        """The question's line of the list."""
+        return self._question_row(*self._find(question_id))
 
     def question(self, question_id: str) -> Question:
         """A question with its texts."""
@@ -324,11 +354,16 @@ class Store:
             raise StoreError(f"{view.where}/completion_token_start points out of its {length} tokens; the store is damaged")
         check_bounds(f"{view.where}/completion_token_start", bounds - bounds[0], int(bounds[-1] - bounds[0]))
         tokens = self._read_student(view, {"completion_token_id": range(int(bounds[0]), int(bounds[-1]))})["completion_token_id"]
-        exit_node = np.where(read["completion_exit_node"] < 0, -1, read["completion_exit_node"] - nodes.start)
+        launch_node, exit_node = (
+            np.where(read[name] < 0, -1, read[name] - nodes.start) for name in ("completion_launch_node", "completion_exit_node")
+        )
+        check_rows(f"{view.where}/completion_launch_node", launch_node, len(nodes), "node")
         check_rows(f"{view.where}/completion_exit_node", exit_node, len(nodes), "node")
         starts = (bounds - bounds[0]).tolist()
         return tuple(
             Completion(
+                launch_node=int(launch_node[i]),
+                forced_kind=view.code(ForcedKind, "completion_forced_kind", read["completion_forced_kind"][i]),
                 exit_node=int(exit_node[i]),
                 exit_token=int(read["completion_exit_token"][i]),
                 sample=int(read["completion_sample"][i]),

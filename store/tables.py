@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store.schema import FinishReason, PathKind, QuestionStatus
+from store.schema import FinishReason, ForcedKind, PathKind, QuestionStatus
 from store.teacher_topk import Extras, TopK, join_topk, shared_topk
 
 Int = NDArray[np.integer[Any]]
@@ -236,6 +236,8 @@ class Nodes:
 class Completion:
     """One completion that was kept to be read."""
 
+    launch_node: int
+    forced_kind: ForcedKind
     exit_node: int
     exit_token: int
     sample: int
@@ -266,3 +268,23 @@ class StoreCounts:
     n_tokens: int  #: tokens of these rollouts
     n_nodes: int  #: targeted nodes
     n_completions: int  #: completions launched at nodes and counted, kept to be read or not
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """One question of a part, as far as a teacher that is added needs to know."""
+
+    question_id: str
+    n_tokens: int
+    n_nodes: int
+    current: bool  #: whether readers take the question from this part
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """The questions of a part in its order, and the widths of its arrays."""
+
+    part: str
+    rows: tuple[PartRow, ...]
+    n_candidates: int
+    n_children: int

@@ -14,7 +14,7 @@ from compute.estimators import Estimator
 from compute.evidence import Evidence, gather
 from compute.findings.choices import counting, selection_gain
 from compute.findings.profiles import depth_profile, difficulty, within_path_correlation
-from compute.findings.shape import Finding, FindingRow, warned
+from compute.findings.shape import Finding, FindingRow, added_later, warned
 from compute.findings.teachers import FLIPPED, correct_incorrect, spread, teacher_ranking, two_children
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "FindingRow",
+    "added_later",
     "all_findings",
     "correct_incorrect",
     "counting",
@@ -62,4 +63,4 @@ def all_findings(
 ) -> tuple[Finding, ...]:
     """Every finding over a store, under the study's objectives or any others."""
     evidence = gather(opened, objectives=objectives, support=support, estimator=estimator)
-    return tuple(warned(finding(evidence), estimator) for finding in FINDINGS)
+    return tuple(warned(finding(evidence), estimator, evidence) for finding in FINDINGS)

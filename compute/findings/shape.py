@@ -62,12 +62,23 @@ FOLLOWS = (
 BIASED_COUNTS = "Completions were counted as `{}`, which is biased whatever their number."
 
 
-def warned(finding: Finding, estimator: Estimator) -> Finding:
-    """The finding with what is to be said against every row of an objective, or of an estimator."""
+#: A teacher that had no say in which nodes there are may be right where nobody looked.
+ADDED_LATER = "Added later: judged at {:,} of {:,} nodes nominated by others."
+
+
+def added_later(evidence: Evidence, teacher: str) -> tuple[str, ...]:
+    """The warning that a teacher is judged only where others nominated, if it is."""
+    counts = evidence.judged_only.get(teacher)
+    return (ADDED_LATER.format(*counts),) if counts else ()
+
+
+def warned(finding: Finding, estimator: Estimator, evidence: Evidence) -> Finding:
+    """The finding with what is to be said against every row of an objective, of an estimator, or of a teacher added later."""
 
     def of(row: FindingRow) -> FindingRow:
         flags: tuple[str, ...] = (FOLLOWS,) if row.objective and objectives.parse(row.objective).follows_completions else ()
         flags += (BIASED_COUNTS.format(estimator),) if estimator in BIASED else ()
+        flags += added_later(evidence, row.teacher)
         return replace(row, flags=(*row.flags, *flags)) if flags else row
 
     return replace(finding, rows=tuple(map(of, finding.rows)))

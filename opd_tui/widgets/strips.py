@@ -238,11 +238,11 @@ class TeacherStrip(Panel, can_focus=True):
         ]
         if broad:
             spans += [span(" gain ", dim), rjust(signed(line.gain, 3), 5, text)]
-        tail = self._means(mean, broad, line.teacher.null)
+        tail = self._means(mean, broad, " null" if line.teacher.null else " late" if line.teacher.late else "     ")
         trace = self._trace(line, self.scrollable_size.width - width_of([*spans, *tail]) - 4)
         return [*spans, span("  "), *trace, span("  "), *tail]
 
-    def _means(self, mean: Mean | None, broad: bool, null: bool) -> list[Segment]:
+    def _means(self, mean: Mean | None, broad: bool, mark: str) -> list[Segment]:
         dim = ink(self.palette.ink.dim)
         nan = float("nan")
         overall, low, high, gain = (mean.mean, mean.low, mean.high, mean.gain) if mean else (nan, nan, nan, nan)
@@ -254,7 +254,7 @@ class TeacherStrip(Panel, can_focus=True):
         words = self.scrollable_size.width >= 130
         for name, value in (("correct" if words else "✓", correct), ("incorrect" if words else "✗", incorrect)):
             spans += [span(f" {name} ", dim), rjust(signed(value), 4, ink(self.palette.sign(value)))]
-        return [*spans, span(" null" if null else "     ", dim)]
+        return [*spans, span(mark, dim)]
 
     def _trace(self, line: TeacherLine, width: int) -> list[Segment]:
         width = max(width, 4)
