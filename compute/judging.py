@@ -29,7 +29,7 @@ from compute.tasks import Grade, Question
 from compute.tree import Path, Trie
 from compute.whole import Whole, whole
 from store.reader import Store
-from store.schema import ABSENT_TOKEN, REST_MOMENTS, TEACHER, ForcedKind, PathKind
+from store.schema import ABSENT_TOKEN, DIVERGENCES, REST_MOMENTS, TEACHER, ForcedKind, PathKind
 from store.tables import Nodes, PartRow, PartRows, Rollout
 
 Float = NDArray[np.float64]
@@ -130,6 +130,8 @@ def absent(row: PartRow, part: PartRows, n_objectives: int, top_k: int) -> Array
     """The arrays of a question that the teacher says nothing of."""
     sizes = {
         "token": row.n_tokens,
+        "token_bound": row.n_tokens + 1,
+        "extra": 0,
         "node": row.n_nodes,
         "question_bound": 2,
         "teacher_prompt_byte": 0,
@@ -137,7 +139,7 @@ def absent(row: PartRow, part: PartRows, n_objectives: int, top_k: int) -> Array
         "candidate": part.n_candidates or top_k,
         "objective": n_objectives,
         "moment": len(REST_MOMENTS),
-        "divergence": 5,
+        "divergence": len(DIVERGENCES),
     }
     return {
         name: np.full([sizes[dim] for dim in spec.dims], 0 if spec.bounds else spec.fill, dtype=spec.dtype)

@@ -74,10 +74,10 @@ def extend_all(study: Path, out: Path) -> str:
 
 
 def files(out: Path) -> dict[str, str]:
-    """Every file of a store and what is in it."""
-    return {
-        one.relative_to(out).as_posix(): hashlib.blake2b(one.read_bytes()).hexdigest() for one in out.rglob("*") if one.is_file()
-    }
+    """Every file of a store and what is in it; index and manifest are caches that follow the parts."""
+    found = {one.relative_to(out).as_posix(): one for one in out.rglob("*") if one.is_file()}
+    caches = ("index/", "manifest.json")
+    return {name: hashlib.blake2b(one.read_bytes()).hexdigest() for name, one in found.items() if not name.startswith(caches)}
 
 
 @pytest.fixture(scope="module")

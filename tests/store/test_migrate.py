@@ -194,7 +194,6 @@ def test_what_cannot_be_migrated_is_left_alone(both: tuple[Path, Path], tmp_path
         "vocab/token_bytes/c/0",
         "student/p-00000000-0001/logprob/c/0",
         "teacher/late/p-00000000-0000/topk_logprob/c/0/0",
-        "teacher/hot/p-00000000-0001/fbar/zarr.json",
     ],
 )
 def test_damage_is_named_and_nothing_is_written(old: Path, tmp_path: Path, file: str) -> None:
