@@ -102,11 +102,17 @@ class Library:
                     self.rollout(question_id, later[0])
 
     def _read(self, question_id: str, index: int) -> RolloutPage:
-        nodes, scores = _keep(self._scored, question_id, self._scored.get(question_id) or self._score(question_id))
-        rollout = self._store.rollout(question_id, index)
+        if question_id in self._scored:
+            nodes, scores = _keep(self._scored, question_id, self._scored[question_id])
+            rollout, question = self._store.rollout(question_id, index), self._store.question(question_id)
+        else:
+            page = self._store.page(question_id, index, whole=self._whole)
+            nodes, rollout, question = page.nodes, page.rollout, page.question
+            scores = score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
+            _keep(self._scored, question_id, (nodes, scores))
         ids = rollout.token_id_T.tolist()
         vocab = self._store.vocab
-        asked = [line for line in paragraphs(self._store.question(question_id).prompt) if line.strip()]
+        asked = [line for line in paragraphs(question.prompt) if line.strip()]
         return RolloutPage(
             question_id=question_id,
             index=index,
@@ -122,10 +128,6 @@ class Library:
             label=self._label,
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
-
-    def _score(self, question_id: str) -> tuple[Nodes, Scores]:
-        nodes = self._store.nodes(question_id, whole=self._whole)
-        return nodes, score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
 
     # texts
 

@@ -16,27 +16,23 @@ from store.errors import StoreError
 from store.index import INDEX, head_of
 from store.layout import CommitRecord
 from store.node_tables import (
-    GROUP_FIELDS,
-    NODE_FIELDS,
-    TEACHER_FIELDS,
-    WHOLE_NODE_FIELDS,
-    WHOLE_TEACHER_FIELDS,
     build_nodes,
     empty_nodes,
     merge_nodes,
     move_bits,
-    stack_teachers,
     take_nodes,
 )
+from store.page import Read, Rows, build_question, build_rollout, decode_text, node_rows, question_rows, rollout_rows
 from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
-from store.schema import DIVERGENCES, STUDENT, TEACHER, VOCAB, FinishReason, ForcedKind, PathKind
+from store.schema import STUDENT, TEACHER, VOCAB, FinishReason, ForcedKind
 from store.study_order import build_paths, listing, rows_in_order, study_order
 from store.tables import (
     Completion,
     Listing,
     Nodes,
+    Page,
     PartRow,
     PartRows,
     Paths,
@@ -56,12 +52,7 @@ __all__ = ["Store", "StoreError", "Vocab"]
 #: Bytes that all nodes of one part may take.
 STUDY_BYTES = 4 << 30
 
-_STUDENT_TOKEN = tuple(name for name, spec in STUDENT.items() if spec.dims[0] == "token")
-_TEACHER_TOKEN = tuple(name for name, spec in TEACHER.items() if spec.dims[0] == "token")
 _COMPLETION = tuple(name for name, spec in STUDENT.items() if spec.dims[0] == "completion")
-
-Rows = Mapping[str, range]
-Read = dict[str, Array]
 
 
 class Store:
@@ -250,20 +241,7 @@ class Store:
     def question(self, question_id: str) -> Question:
         """A question with its texts."""
         view, row = self._find(question_id)
-        line = self._question_row(view, row)
-        rows = {name: view.text(name, row) for name in ("prompt", "reference_answer")}
-        read = self._read_student(view, {**rows, "prompt_token_id": view.of_question("prompt_token", row)})
-        return Question(
-            id=line.id,
-            number=line.number,
-            status=line.status,
-            prompt=_decode(read["prompt"], f"{view.where}/prompt"),
-            prompt_token_ids=read["prompt_token_id"],
-            reference_answer=_decode(read["reference_answer"], f"{view.where}/reference_answer"),
-            n_rollouts=line.n_rollouts,
-            n_correct=line.n_correct,
-            n_truncated=line.n_truncated,
-        )
+        return build_question(view, row, self._read_student(view, question_rows(view, row)))
 
     def teacher_prompt(self, question_id: str, teacher: str) -> str:
         """The teacher's prompt, its context included; "" where the teacher has not been asked about this question."""
@@ -279,56 +257,16 @@ class Store:
         if not 0 <= start <= stop <= commit.counts.get("teacher_prompt_byte", 0):
             raise StoreError(f"{where}_start points out of the text; the store is damaged")
         (text,) = self._arrays.read(teacher_slices(wanted, commit, {"teacher_prompt": range(start, stop)}))
-        return _decode(text, where)
+        return decode_text(text, where)
 
     def rollout(self, question_id: str, index: int, teachers: Iterable[str] | None = None) -> Rollout:
         """The rollout with this `rollout_index`, token by token. A teacher that was not asked is NaN (-1 for ids)."""
         catalog = self._catalog
         names = self._teacher_ids(catalog, teachers)
         view, row = self._find(question_id, catalog)
-        rollouts = view.of_question("rollout", row)
-        indices = view.head["rollout_index"][rollouts.start : rollouts.stop].tolist()
-        if index not in indices:
-            raise StoreError(f"question {question_id!r} has no rollout {index}; it has {_listing(indices)}")
-        at = rollouts.start + indices.index(index)
-        nodes, tokens = view.of_question("node", row), view.of_rollout("token", at)
-        wanted = {**dict.fromkeys(_STUDENT_TOKEN, tokens), "path_node": view.of_rollout("path_node", at)}
-        of_teacher = {**dict.fromkeys(_TEACHER_TOKEN, tokens), "extra_start": range(tokens.start, tokens.stop + 1)}
-        student, by_teacher = self._read_page(catalog, view, names, wanted, of_teacher)
-        node_P = student["path_node"] - np.int32(nodes.start)
-        check_rows(f"{view.where}/path_node", node_P, len(nodes), "node")
-        width = student["topk_token_id"].shape[1]
-
-        def stacked(name: str) -> Array:
-            """One array of all teachers, the teacher axis after the token axis."""
-            shape = (len(tokens), *{"candidate": (width,), "divergence": (len(DIVERGENCES),)}.get(TEACHER[name].dims[-1], ()))
-            pieces = [None if arrays is None else arrays[name] for arrays in by_teacher.values()]
-            return stack_teachers(pieces, shape, TEACHER[name], axis=1)
-
-        return Rollout(
-            question_id=question_id,
-            index=index,
-            correct=bool(view.head["correct"][at]),
-            reward=float(view.head["reward"][at]),
-            finish_reason=view.code(FinishReason, "finish_reason", view.head["finish_reason"][at]),
-            path_kind=view.code(PathKind, "path_kind", view.head["path_kind"][at]),
-            token_id_T=student["token_id"],
-            token_source_T=student["token_source"],
-            logprob_T=student["logprob"],
-            entropy_T=student["entropy"],
-            topk_token_id_TC=student["topk_token_id"],
-            topk_logprob_TC=student["topk_logprob"],
-            tail_mass_T=student["tail_mass"],
-            node_P=node_P,
-            teachers=names,
-            teacher_logprob_TM=stacked("logprob"),
-            teacher_entropy_TM=stacked("entropy"),
-            divergence_TMD=stacked("divergence"),
-            teacher_logprob_at_student_topk_TMC=stacked("logprob_at_student_topk"),
-            teacher_topk_n_TM=stacked("topk_n"),
-            extras_M=self._extras(catalog, view, by_teacher, len(tokens), width),
-            teacher_tail_mass_TM=stacked("tail_mass"),
-        )
+        at = _rollout_row(view, row, question_id, index)
+        student, by_teacher = self._read_page(catalog, view, names, *rollout_rows(view, at))
+        return build_rollout(view, row, at, student, by_teacher, self._extras(catalog, view, at, student, by_teacher))
 
     def nodes(self, question_id: str, teachers: Iterable[str] | None = None, *, whole: bool = False) -> Nodes:
         """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN.
@@ -338,8 +276,25 @@ class Store:
         catalog = self._catalog
         names = self._teacher_ids(catalog, teachers)
         view, row = self._find(question_id, catalog)
-        return self._nodes_of(
-            catalog, view, names, view.of_question("node", row), view.of_question("group", row), PAGE_BYTES, whole
+        nodes, groups = view.of_question("node", row), view.of_question("group", row)
+        read = self._read_page(catalog, view, names, *node_rows(nodes, groups, whole=whole))
+        return self._nodes_from(catalog, view, nodes, *read)
+
+    def page(self, question_id: str, index: int, teachers: Iterable[str] | None = None, *, whole: bool = False) -> Page:
+        """A question, one of its rollouts and its nodes, as `question`, `rollout` and `nodes` give them, all read at once."""
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers)
+        view, row = self._find(question_id, catalog)
+        at = _rollout_row(view, row, question_id, index)
+        nodes, groups = view.of_question("node", row), view.of_question("group", row)
+        of_rollout, of_nodes = rollout_rows(view, at), node_rows(nodes, groups, whole=whole)
+        wanted = {**of_rollout[0], **of_nodes[0], **question_rows(view, row)}
+        student, by_teacher = self._read_page(catalog, view, names, wanted, {**of_rollout[1], **of_nodes[1]})
+        extras = self._extras(catalog, view, at, student, by_teacher)
+        return Page(
+            question=build_question(view, row, student),
+            rollout=build_rollout(view, row, at, student, by_teacher, extras),
+            nodes=self._nodes_from(catalog, view, nodes, student, by_teacher),
         )
 
     def completions(self, question_id: str) -> tuple[Completion, ...]:
@@ -391,12 +346,13 @@ class Store:
         path_nodes: list[Array] = []
         for view in views:
             nodes, groups, path_node = (range(view.commit.counts.get(axis, 0)) for axis in ("node", "group", "path_node"))
-            tables.append(self._nodes_of(catalog, view, names, nodes, groups, STUDY_BYTES, whole))
+            read = self._read_page(catalog, view, names, *node_rows(nodes, groups, whole=whole), STUDY_BYTES)
+            tables.append(self._nodes_from(catalog, view, nodes, *read))
             path_nodes += self._arrays.read(student_slices(view.commit, {"path_node": path_node}))
         order = study_order(views, catalog.place)
-        node_rows, group_rows = (rows_in_order(views, order, axis) for axis in ("node", "group"))
-        table = take_nodes(merge_nodes(tables), node_rows, group_rows)
-        return table, build_paths(views, order, path_nodes, node_rows)
+        taken_N, taken_G = (rows_in_order(views, order, axis) for axis in ("node", "group"))
+        table = take_nodes(merge_nodes(tables), taken_N, taken_G)
+        return table, build_paths(views, order, path_nodes, taken_N)
 
     # How ------------------------------------------------------------------------------------------
 
@@ -492,38 +448,40 @@ class Store:
         return of_student, {name: {key: next(arrays) for key in teacher} if commit else None for name, commit in commits.items()}
 
     def _extras(
-        self, catalog: Catalog, view: PartView, by_teacher: Mapping[str, Read | None], length: int, width: int
+        self, catalog: Catalog, view: PartView, at: int, student: Read, by_teacher: Mapping[str, Read | None]
     ) -> tuple[Extras, ...]:
-        """Of every teacher those of its top-K that are not in the student's, which has `width` tokens; all read at once."""
+        """Of every teacher those of its top-K that are not in the student's, along the rollout in row `at`; all read at once."""
         slices: list[Slice] = []
         for name, read in by_teacher.items():
             if (commit := self._teacher_commit(catalog, name, view)) is not None and read is not None:
                 slices += extra_slices(name, commit, read["extra_start"])
-                check_topk(f"teacher/{name}/{view.name}", read["topk_n"], read["extra_start"], width)
+                check_topk(f"teacher/{name}/{view.name}", read["topk_n"], read["extra_start"], student["topk_token_id"].shape[1])
         arrays = iter(self._arrays.read(slices))
         return tuple(
-            no_extras(length)
+            no_extras(len(view.of_rollout("token", at)))
             if read is None
             else Extras(read["extra_start"] - read["extra_start"][0], *(next(arrays) for _ in EXTRA))
             for read in by_teacher.values()
         )
 
-    def _nodes_of(
-        self, catalog: Catalog, view: PartView, teachers: tuple[str, ...], nodes: range, groups: range, limit: int, whole: bool
+    def _nodes_from(
+        self, catalog: Catalog, view: PartView, nodes: range, student: Read, by_teacher: Mapping[str, Read | None]
     ) -> Nodes:
-        student = {**dict.fromkeys(NODE_FIELDS.values(), nodes), **dict.fromkeys(GROUP_FIELDS.values(), groups)}
-        teacher = dict.fromkeys(TEACHER_FIELDS.values(), nodes)
-        if whole:
-            student |= dict.fromkeys(WHOLE_NODE_FIELDS.values(), nodes)
-            teacher |= dict.fromkeys(WHOLE_TEACHER_FIELDS.values(), nodes)
-        of_student, by_teacher = self._read_page(catalog, view, teachers, student, teacher, limit)
         question_N = view.question_of_node()[nodes.start : nodes.stop]
         if view.commit.nominators:
             order = {teacher.id: bit for bit, teacher in enumerate(catalog.teachers)}
             bits = [order[name] for name in view.commit.nominators if name in order]
-            for name in ("node_nominated_by", "child_nominated_by"):
-                of_student[name] = move_bits(of_student[name], bits)
-        return build_nodes(question_N, nodes.start, of_student, by_teacher, self.attributes.objectives, view.where)
+            student = student | {name: move_bits(student[name], bits) for name in ("node_nominated_by", "child_nominated_by")}
+        return build_nodes(question_N, nodes.start, student, by_teacher, self.attributes.objectives, view.where)
+
+
+def _rollout_row(view: PartView, row: int, question_id: str, index: int) -> int:
+    """Row in its part of the rollout with this index. Raises StoreError where the question has none."""
+    rollouts = view.of_question("rollout", row)
+    indices = view.head["rollout_index"][rollouts.start : rollouts.stop].tolist()
+    if index not in indices:
+        raise StoreError(f"question {question_id!r} has no rollout {index}; it has {_listing(indices)}")
+    return rollouts.start + int(indices.index(index))
 
 
 def _no_store(place: Place) -> str:
@@ -533,13 +491,6 @@ def _no_store(place: Place) -> str:
     if path.is_dir():
         return f"{path} is a folder, but no store (it has no {METADATA})"
     return f"{path} is a file, not a store" if path.exists() else f"there is no store at {path}"
-
-
-def _decode(text: Array, where: str) -> str:
-    try:
-        return text.tobytes().decode()
-    except UnicodeDecodeError as error:
-        raise StoreError(f"{where} is not UTF-8; the store is damaged") from error
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

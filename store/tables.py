@@ -288,3 +288,12 @@ class PartRows:
     rows: tuple[PartRow, ...]
     n_candidates: int
     n_children: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one look at a rollout needs."""
+
+    question: Question
+    rollout: Rollout
+    nodes: Nodes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ from store.copying import copy
 from store.cut import take_questions
 from store.errors import StoreError
 from store.reader import Store
-from store.schema import ChildKind
 from store.writer import PartArrays, add_teacher, concatenate, create, publish, publish_teacher
+from tests.stored import same_values
 from tests.synthetic import TeacherInfo, root_attributes, vocabulary
 
 
@@ -25,33 +24,15 @@ def same_content(one: Store, other: Store, question_ids: list[str] | None = None
     assert [row for row in one.questions() if row.id in ids] == list(other.questions())
     assert one.vocab.bytes_of(3) == other.vocab.bytes_of(3)
     for name in ids:
-        assert _same(one.question(name), other.question(name))
+        assert same_values(one.question(name), other.question(name))
         for teacher in one.teachers:
             assert one.teacher_prompt(name, teacher.id) == other.teacher_prompt(name, teacher.id)
         for row in next(row for row in one.questions() if row.id == name).rollouts:
-            assert _same(one.rollout(name, row.index), other.rollout(name, row.index))
-        assert _same(one.nodes(name, whole=True), other.nodes(name, whole=True))
+            assert same_values(one.rollout(name, row.index), other.rollout(name, row.index))
+        assert same_values(one.nodes(name, whole=True), other.nodes(name, whole=True))
         mine, theirs = one.completions(name), other.completions(name)
         assert len(mine) == len(theirs)
-        assert all(_same(a, b) for a, b in zip(mine, theirs, strict=True))
-
-
-def _same(one: object, other: object, width: int | None = None) -> bool:
-    if hasattr(one, "kind_NK"):
-        width = int(max((table.kind_NK != ChildKind.ABSENT).sum(axis=1).max(initial=0) for table in (one, other)))
-    for field in fields(one):  # type: ignore[arg-type]
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(a, np.ndarray):
-            if width is not None and field.name.endswith("K"):
-                a, b = a[..., :width], b[..., :width]
-            assert a.dtype == b.dtype, field.name
-            assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
-        elif isinstance(a, tuple) and a and is_dataclass(a[0]):
-            assert len(a) == len(b)
-            assert all(_same(x, y) for x, y in zip(a, b, strict=True)), field.name
-        else:
-            assert a == b, field.name
-    return True
+        assert all(same_values(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
 def _write(path: Path, records: list[PartArrays], parts: list[list[int]]) -> Path:

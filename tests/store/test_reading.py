@@ -23,6 +23,7 @@ from store.parts import pad_columns, unpack_texts
 from store.schema import REST_TOKEN, STUDENT, TEACHER, VOCAB, ChildKind, QuestionStatus
 from store.tables import Nodes
 from store.writer import PartArrays, concatenate, create, publish
+from tests.stored import same_values
 from tests.synthetic import OBJECTIVES, TEACHERS, root_attributes, write_store
 from tests.synthetic_models import HOSTILE, SPECIALS, vocabulary
 
@@ -332,3 +333,15 @@ def test_an_array_that_is_packed_in_another_way_is_read_by_what_it_says_of_itsel
     found = store.open(own_store).rollout("q000", 0)
     _same(found.logprob_T, expected.logprob_T)
     _same(found.topk_token_id_TC, expected.topk_token_id_TC)
+
+
+def test_a_page_is_question_rollout_and_nodes_at_once(shared_store: Path) -> None:
+    reader = store.open(shared_store)
+    for index, whole in ((0, False), (2, True)):
+        page = reader.page("q002", index, ["hot", "ext-7b"], whole=whole)
+        for found, expected in (
+            (page.question, reader.question("q002")),
+            (page.rollout, reader.rollout("q002", index, ["hot", "ext-7b"])),
+            (page.nodes, reader.nodes("q002", ["hot", "ext-7b"], whole=whole)),
+        ):
+            assert same_values(found, expected)
