@@ -94,12 +94,12 @@ class Library:
         return _keep(self._pages, key, page)
 
     def prefetch(self, question_id: str, index: int) -> None:
-        """Read the rollout that follows `index` in the list, in case it is asked for next."""
-        for row in self._store.questions():
-            if row.id == question_id:
-                later = [rollout.index for rollout in row.rollouts if rollout.index > index]
-                if later:
-                    self.rollout(question_id, later[0])
+        """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
+        order = [(row.id, rollout.index) for row in self._store.questions() for rollout in row.rollouts]
+        at = order.index((question_id, index))
+        for place in (at + 1, at - 1):
+            if 0 <= place < len(order):
+                self.rollout(*order[place])
 
     def _read(self, question_id: str, index: int) -> RolloutPage:
         if question_id in self._scored:
