@@ -168,6 +168,7 @@ def test_export_keeps_its_contract(computed):
         "teacher_advantage",
         "success_rate_range",
         "n_kept",
+        "judged_only",
         "children",
     }
     assert all(set(row) in (every, every | scored) for row in rows)
