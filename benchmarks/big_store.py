@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from store.cut import take_questions
 from store.parts import PartArrays, pack_texts
 from store.rounding import rounded
 from store.schema import (
@@ -40,6 +41,8 @@ CHILDREN = 5
 #: Tokens of the bank; more than a chunk, so that nothing repeats within one.
 _BANK = 24_000
 _CANDIDATES = 48
+#: Tokens of one text, and how many different ones are likely in it: as in rollouts of SmolLM2-135M on GSM8K.
+_TEXT, _WORDS = 600, 1500
 _NODES_A_ROLLOUT = 12
 
 Array = np.ndarray[Any, Any]
@@ -50,12 +53,9 @@ class Bank:
 
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        spread_T1 = rng.lognormal(1.2, 0.7, (_BANK, 1))
+        spread_T1 = rng.lognormal(0.0, 0.5, (_BANK, 1))
         logit_TV = -np.sort(-rng.gumbel(0.0, 1.0, (_BANK, _CANDIDATES)) * spread_T1, axis=1)
-        frequency = 1.0 / np.arange(1, VOCAB + 1)
-        words = rng.permutation(VOCAB)
-        drawn = rng.choice(VOCAB, (_BANK, _CANDIDATES), p=frequency / frequency.sum())
-        id_TV = words[(drawn + 977 * np.arange(_CANDIDATES)) % VOCAB]
+        id_TV = np.concatenate([_words(rng) for _ in range(_BANK // _TEXT)])
         logp_TV = _log_softmax(logit_TV)
         taken = (rng.random((_BANK, 1)) > np.cumsum(np.exp(logp_TV), axis=1)).sum(axis=1).clip(max=TOP_K - 1)
         at = np.arange(_BANK), taken
@@ -73,7 +73,7 @@ class Bank:
         self.logp_TV, self.id_TV = logp_TV, id_TV
 
     def _teacher(self, rng: np.random.Generator, id_TV: Array, logp_TV: Array, at: Any, logit_TV: Array) -> dict[str, Array]:
-        logt_TV = _log_softmax(logit_TV + rng.normal(0.0, 0.8, logit_TV.shape))
+        logt_TV = _log_softmax(logit_TV + rng.normal(0.0, 0.35, logit_TV.shape))
         order = np.argsort(-logt_TV, axis=1)[:, :TOP_K]
         top = TopK(*(np.take_along_axis(values, order, 1) for values in (id_TV, logt_TV, logp_TV)))
         p, t = np.exp(logp_TV), np.exp(logt_TV)
@@ -95,6 +95,16 @@ class Bank:
             "at_student": logt_TV[:, :TOP_K],
             "all": logt_TV,
         }
+
+
+def _words(rng: np.random.Generator) -> Array:
+    """Likely tokens at every position of one text, none twice at a position."""
+    frequency = 1.0 / np.arange(1, VOCAB + 1)
+    words = rng.choice(VOCAB, _WORDS, replace=False, p=frequency / frequency.sum())
+    common = np.arange(1, _WORDS + 1) ** -1.0
+    keys = np.log(common) + rng.gumbel(size=(_TEXT, _WORDS))
+    result: Array = words[np.argsort(-keys, axis=1)[:, :_CANDIDATES]]
+    return result
 
 
 def _log_softmax(logit_TV: Array) -> Array:
@@ -236,16 +246,19 @@ def _teacher(bank: Bank, name: str, rows: Array, row_N: Array, numbers: range) -
 
 
 def _typed(arrays: dict[str, Array], specs: Any) -> dict[str, Array]:
-    return {name: np.ascontiguousarray(arrays[name], dtype=spec.dtype) for name, spec in specs.items()}
+    return {name: np.ascontiguousarray(values, dtype=specs[name].dtype) for name, values in arrays.items()}
 
 
 def write(path: Path, *, n_questions: int, n_rollouts: int = 2, n_tokens: int = 600, per_part: int = 64, seed: int = 0) -> Path:
-    """Write a store of `n_questions` and return its path."""
+    """Write a store of `n_questions` and return its path. Its parts differ in the names of their questions alone."""
     bank = Bank(seed)
     create(path, root(n_questions), [f"<{token}>".encode() for token in range(VOCAB)], [0])
+    whole = part(bank, range(min(per_part, n_questions)), n_rollouts, n_tokens, seed)
     for start in range(0, n_questions, per_part):
         numbers = range(start, min(start + per_part, n_questions))
-        publish(path, f"p-{start:07d}", part(bank, numbers, n_rollouts, n_tokens, seed))
+        cut = whole if len(numbers) == per_part else take_questions(whole, range(len(numbers)))
+        named = {**_texts("question_id", [f"q{number:06d}" for number in numbers]), "question_number": np.array(numbers)}
+        publish(path, f"p-{start:07d}", PartArrays({**cut.student, **_typed(named, STUDENT)}, cut.teachers))
     return path
 
 

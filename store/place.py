@@ -7,7 +7,6 @@ opening a store imports nothing; everything else goes through TensorStore's key-
 from __future__ import annotations
 
 import os
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -238,7 +237,7 @@ def parse(location: PathLike | Place) -> Place:
     text = os.fspath(location)
     if "://" not in text:
         path = Path(os.path.abspath(text))
-        return _zip(path, text) if os.path.isfile(path) and zipfile.is_zipfile(path) else Folder(path, Path(text))
+        return _zip(path, text) if _is_zip(path) else Folder(path, Path(text))
     address = urlsplit(text)
     make = _SCHEMES.get(address.scheme)
     if make is None or not address.netloc:
@@ -263,6 +262,17 @@ def unreachable(place: Place | str, error: Exception) -> StoreError:
     if "NOT_FOUND" in reason or "NoSuchBucket" in reason:
         return StoreError(f"{place} is not there; see whether the bucket and the address are right ({reason[:160]})")
     return StoreError(f"{place} does not answer; see whether the address and the network are right ({reason[:160]})")
+
+
+def _is_zip(path: Path) -> bool:
+    """By its first bytes: a zip file with a store in it is not empty, and nothing precedes it."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False  # what is wrong with it is said when it is read
 
 
 def _zip(path: Path, shown: str) -> Keys:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
@@ -495,6 +494,8 @@ def _no_store(place: Place) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     """End of a sentence about a name that is not there: the one that was meant, or what there is."""
+    import difflib
+
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {_listing(known)}"

@@ -78,7 +78,7 @@ class QuestionRow:
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Listing:
     """Every question by number with its rollouts, as columns: what lists, filters and charts are made of.
 
@@ -137,7 +137,7 @@ class Question:
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rollout:
     """One rollout, token by token, with what every asked-for teacher says of each token."""
 
@@ -186,7 +186,7 @@ class Rollout:
         return shared_topk(self.teacher_logprob_at_student_topk_TMC[positions], n_shared_PM)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Nodes:
     """Targeted nodes with their children and their counts: of one question, of a part, or of many.
 
@@ -247,7 +247,7 @@ class Completion:
     token_ids: Int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Paths:
     """Which rows of a `Nodes` table lie on which rollout. L: rollouts that have nodes, P: their nodes end to end."""
 
@@ -290,7 +290,7 @@ class PartRows:
     n_children: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Page:
     """What one look at a rollout needs."""
 
