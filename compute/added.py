@@ -45,6 +45,7 @@ from compute.teachers import require_fields
 from store import writer
 from store.layout import read_added_settings
 from store.parts import Arrays, PartArrays, concatenate_teacher
+from store.place import PathLike
 from store.reader import Store
 from store.tables import PartRows
 
@@ -75,7 +76,9 @@ class Judged:
     seconds: float
 
 
-def prepare_teacher(out: Path, file: Path, reporter: Reporter, *, study_file: Path | None = None, device: str = "") -> Addition:
+def prepare_teacher(
+    out: PathLike, file: Path, reporter: Reporter, *, study_file: Path | None = None, device: str = ""
+) -> Addition:
     """Load what a teacher needs to be scored over the store `out`: the study's questions and student, and the teacher.
 
     Relative paths of the teacher count from the folder of `file`, those of the study from the folder of `study_file`, and
@@ -112,7 +115,7 @@ def prepare_teacher(out: Path, file: Path, reporter: Reporter, *, study_file: Pa
     return Addition(setup, settings | {"served": served} if served else settings)
 
 
-def add(addition: Addition, out: Path, reporter: Reporter) -> Judged:
+def add(addition: Addition, out: PathLike, reporter: Reporter) -> Judged:
     """Score the teacher over every part that lacks it, also over those that appear meanwhile.
 
     Raises `ComputeError` where another process adds the same teacher, `StoreError` where the store cannot be written,
@@ -140,7 +143,7 @@ def add(addition: Addition, out: Path, reporter: Reporter) -> Judged:
     return Judged(*_progress(opened, name), n_without, time.monotonic() - started)
 
 
-def added_to(out: Path) -> tuple[str, ...]:
+def added_to(out: PathLike) -> tuple[str, ...]:
     """Ids of the teachers that were added to a store. Raises `StoreError` where there is none."""
     return tuple(teacher.id for teacher in store.open(out).added_teachers)
 

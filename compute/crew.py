@@ -24,6 +24,7 @@ from compute.study import load
 from compute.tasks import Question, load_questions
 from store import writer
 from store.errors import StoreError
+from store.place import PathLike
 
 #: As often may a question, or a worker that loads its models, meet the death of a worker.
 MAX_DEATHS = 3
@@ -89,7 +90,7 @@ class Crew(Protocol):
         """All workers end: between two steps where they come to one in time."""
 
 
-def oversee(crew: Crew, n_workers: int, study: Path, out: Path, reporter: Reporter, *, limit: int, shard: Shard) -> Outcome:
+def oversee(crew: Crew, n_workers: int, study: Path, out: PathLike, reporter: Reporter, *, limit: int, shard: Shard) -> Outcome:
     """Compute what `out` lacks of a study, or of a shard of it, with a crew; see `runner.run`."""
     started = time.monotonic()
     settings = load(study)

@@ -34,6 +34,7 @@ from compute.tasks import Question
 from store import writer
 from store.errors import StoreError
 from store.parts import PartArrays
+from store.place import PathLike
 from store.reader import Store
 from store.schema import REST_TOKEN, ForcedKind, PathKind, QuestionStatus
 
@@ -76,7 +77,7 @@ class Reusing:
 
 
 def extend(
-    prepare: Callable[[], Setup], study_file: Path, out: Path, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE
+    prepare: Callable[[], Setup], study_file: Path, out: PathLike, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE
 ) -> str:
     """Extend the questions of `out` for the teachers that were added to it, at most `limit` of them (0: all); one sentence.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compute.errors import ComputeError
+from store.place import PathLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def parse_shard(text: str) -> Shard:
 
 
 @contextmanager
-def lock(folder: Path, out: Path, shard: Shard) -> Iterator[None]:
+def lock(folder: Path, out: PathLike, shard: Shard) -> Iterator[None]:
     """Hold a store for a run; `folder` is where its unfinished work lies. It goes with the last one, if it is empty.
 
     A run of all questions is alone. Shards share the store with shards of the same count, and with none of their own
@@ -62,7 +63,7 @@ def lock(folder: Path, out: Path, shard: Shard) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hold_all(folder: Path, out: Path, shard: Shard, held: ExitStack) -> int:
+def _hold_all(folder: Path, out: PathLike, shard: Shard, held: ExitStack) -> int:
     """All locks of a run; the number of the one that everybody takes part in."""
     if shard == WHOLE:
         return _hold(folder / "lock", fcntl.LOCK_EX, out, held)
@@ -77,7 +78,7 @@ def _hold_all(folder: Path, out: Path, shard: Shard, held: ExitStack) -> int:
 
 
 @contextmanager
-def lock_teacher(folder: Path, out: Path, teacher: str) -> Iterator[None]:
+def lock_teacher(folder: Path, out: PathLike, teacher: str) -> Iterator[None]:
     """Hold one added teacher of a store; `folder` is where its unfinished work lies, and goes when that is empty.
 
     Nobody else is kept away: other teachers can be added, and the study computed, at the same time. Raises ComputeError
@@ -96,7 +97,7 @@ def lock_teacher(folder: Path, out: Path, teacher: str) -> Iterator[None]:
                 folder.parent.rmdir()
 
 
-def _hold(path: Path, kind: int, out: Path, held: ExitStack, refusal: str = "") -> int:
+def _hold(path: Path, kind: int, out: PathLike, held: ExitStack, refusal: str = "") -> int:
     """Lock a file until `held` closes; return its number."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

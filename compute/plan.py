@@ -25,6 +25,7 @@ from compute.spooled import Spool
 from compute.tasks import Question
 from store import writer
 from store.parts import PartArrays
+from store.place import PathLike
 from store.schema import QuestionStatus
 
 #: Completions of every batch that are sampled: as many as the store keeps to be read.
@@ -172,7 +173,7 @@ class _Pilot:
         return self.free_tokens + self.completion_tokens
 
 
-def plan(setup: Setup, out: Path | None, reporter: Reporter, *, limit: int = 0) -> StudyPlan:
+def plan(setup: Setup, out: PathLike | None, reporter: Reporter, *, limit: int = 0) -> StudyPlan:
     """What computing the study into `out` will take, as far as a pilot tells. `limit`: as of `runner.run`.
 
     Raises `StoreError` where `out` is anything but a store of this study or a free place.

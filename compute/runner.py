@@ -8,6 +8,7 @@ resumed run stores what an uninterrupted one would have.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ from compute.teachers import context_of, describe, require_fields, summary_reque
 from compute.user_code import is_named, load_function
 from store import writer
 from store.parts import PartArrays
+from store.place import PathLike, is_remote
 from store.schema import QuestionStatus
 from store.tables import RootAttributes, TeacherInfo
 
@@ -129,7 +131,7 @@ def teacher_info(teacher: Teacher, study: Study) -> TeacherInfo:
     )
 
 
-def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE) -> Outcome:
+def run(setup: Setup, out: PathLike, reporter: Reporter, *, limit: int = 0, shard: Shard = WHOLE) -> Outcome:
     """Compute what `out` lacks of the study, or of a shard of it; at most `limit` further questions (0: all).
 
     Raises `StoreError` where `out` holds another study or cannot be written, `Interrupted` after a signal.
@@ -154,13 +156,13 @@ def run(setup: Setup, out: Path, reporter: Reporter, *, limit: int = 0, shard: S
     return Outcome(n_done, len(setup.questions), time.monotonic() - started)
 
 
-def create(setup: Setup, out: Path) -> None:
+def create(setup: Setup, out: PathLike) -> None:
     """Make the store of the study, or see that it is there."""
     tokens = setup.bench.student.tokens
     writer.create(out, setup.attributes, tokens.token_bytes, tokens.special_ids)
 
 
-def missing(questions: Sequence[Question], out: Path, shard: Shard, limit: int, reporter: Reporter) -> list[Question]:
+def missing(questions: Sequence[Question], out: PathLike, shard: Shard, limit: int, reporter: Reporter) -> list[Question]:
     """The questions of a shard that the store lacks, at most `limit` (0: all); tells how many there are."""
     mine = [question for question in questions if shard.has(question.number)]
     done = writer.committed_question_ids(out)
@@ -173,7 +175,7 @@ def missing(questions: Sequence[Question], out: Path, shard: Shard, limit: int, 
     return todo
 
 
-def finish(out: Path, questions: Sequence[Question], spool: Spool) -> int:
+def finish(out: PathLike, questions: Sequence[Question], spool: Spool) -> int:
     """How many questions the store has; once it has all, unfinished work is let go of."""
     n_done = len(writer.committed_question_ids(out))
     if n_done == len(questions):
@@ -305,7 +307,9 @@ def others_of(setup: Setup, question: Question, spool: Spool | None) -> dict[str
 class Batch:
     """Finished records that are published together: a part once there are enough of them, or after some minutes."""
 
-    def __init__(self, study: Study, out: Path, spool: Spool, *, generation: int = 0, nominators: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, study: Study, out: PathLike, spool: Spool, *, generation: int = 0, nominators: tuple[str, ...] = ()
+    ) -> None:
         self._parts, self._out, self._spool = study.parts, out, spool
         self._generation, self._nominators = generation, nominators
         self._finished: list[tuple[Question, PartArrays]] = []
@@ -501,6 +505,9 @@ def _provenance(study: Study, contents: dict[str, Any], student: models.Model) -
     }
 
 
-def work_folder(out: Path) -> Path:
-    """Where unfinished work lies, beside the store."""
-    return out.with_name(out.name + ".work")
+def work_folder(out: PathLike) -> Path:
+    """Where unfinished work lies: beside the store, or, for one that is far away, in the folder that one works in."""
+    if is_remote(out):
+        return Path(f"{os.fspath(out).rstrip('/').rsplit('/', 1)[-1]}.work")
+    path = Path(out)
+    return path.with_name(path.name + ".work")

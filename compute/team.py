@@ -10,12 +10,13 @@ from compute.locks import Shard
 from compute.progress import Reporter
 from compute.runner import Outcome, Setup
 from compute.workers import Job, LocalCrew
+from store.place import PathLike, is_remote
 
 
 def run_team(
     prepare: Callable[[Reporter], Setup],
     study: Path,
-    out: Path,
+    out: PathLike,
     reporter: Reporter,
     *,
     workers: int,
@@ -25,7 +26,7 @@ def run_team(
     shard: Shard,
 ) -> Outcome:
     """Compute a study with several workers, each of which calls `prepare`; with `ray`, on the cluster at this address."""
-    out = out.resolve()
+    out = out if is_remote(out) else Path(out).resolve()
     crew: Crew
     if ray:
         from compute.ray_workers import RayCrew

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 from rich.console import Console
 
@@ -24,6 +23,7 @@ from compute.runner import Setup, create, do_question, work_folder
 from compute.spooled import Spool
 from compute.stopping import SIGNALS
 from compute.watch import end_with_parent
+from store.place import PathLike
 
 _TELL_EVERY_S = 0.5
 
@@ -33,7 +33,7 @@ class Job:
     """What every worker of a run is told."""
 
     prepare: Callable[[Reporter], Setup]  #: loads study and models; made of functions and values that can be sent
-    out: Path
+    out: PathLike
     n_workers: int
 
 

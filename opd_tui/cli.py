@@ -22,6 +22,7 @@ from opd_tui.store_commands import register
 if TYPE_CHECKING:
     from compute.progress import Reporter
     from compute.runner import Setup
+    from store.place import PathLike
 
 app = typer.Typer(
     name="opd-tui",
@@ -103,7 +104,10 @@ def init(
 def compute(
     study: StudyPath,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="S.zarr", help="The store; computing goes on where it stopped.")
+        str | None,
+        typer.Option(
+            "-o", "--out", metavar="S.zarr", help="The store, a folder or s3://...; computing goes on where it stopped."
+        ),
     ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Show the exact prompts of student and teachers, and end.")] = False,
     plan: Annotated[
@@ -324,7 +328,7 @@ def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> 
 
 def _compute(
     study: Path,
-    out: Path,
+    out: PathLike,
     device: str,
     limit: int,
     *,
@@ -372,7 +376,7 @@ def _compute(
     print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
 
 
-def _plan(study: Path, out: Path | None, device: str, limit: int, json: bool, engine: str) -> None:
+def _plan(study: Path, out: PathLike | None, device: str, limit: int, json: bool, engine: str) -> None:
     from compute.progress import Reporter
     from opd_tui.plan_table import print_plan
 
@@ -442,7 +446,9 @@ def _failed(error: Exception) -> int:
         return 130
     if isinstance(error, ComputeError | StoreError | _Failure):
         sentence = str(error)
-        print(f"opd-tui: {safe(sentence[:1].upper() + sentence[1:])}", file=sys.stderr)
+        begins = sentence.split(" ", 1)[0]
+        sentence = sentence if "/" in begins else sentence[:1].upper() + sentence[1:]  # a path is left as it is
+        print(f"opd-tui: {safe(sentence)}", file=sys.stderr)
     else:
         print(
             f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)",
