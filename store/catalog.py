@@ -56,7 +56,7 @@ def scan(root: Place, study_hash: str, study_teachers: tuple[TeacherInfo, ...], 
     Commit records that `before` or the index has are not read again: parts never change.
     Raises StoreError where a commit record is damaged or of another study, and where a far place has no manifest.
     """
-    seen = listed(root) if root.lists else _in_manifest(root, study_hash)
+    seen = listed(root, before) if root.lists else _in_manifest(root, study_hash)
     index = before.index if before else None
     if before is None or before.parts.keys() != set(seen.parts):
         index = find(root, study_hash, seen.parts, seen.index)
@@ -77,11 +77,12 @@ def scan(root: Place, study_hash: str, study_teachers: tuple[TeacherInfo, ...], 
     return Catalog(parts, teachers, teacher_parts, len(study_teachers), place, index)
 
 
-def listed(root: Place) -> Seen:
+def listed(root: Place, before: Catalog | None = None) -> Seen:
     """By listing folders. Of a part or teacher that is not committed the folder may be there, its metadata is not."""
-    parts = [name for name in (root / "student").groups() if layout.is_safe_name(name)]
+    known: Mapping[str, Collection[str]] = before.teacher_parts if before else {}
+    parts = [name for name in (root / "student").groups(before.parts if before else ()) if layout.is_safe_name(name)]
     ids = layout.list_parts(root / "teacher")
-    return Seen(parts, {one: set((root / "teacher" / one).groups()) for one in ids}, None)
+    return Seen(parts, {one: set((root / "teacher" / one).groups(known.get(one, ()))) for one in ids}, None)
 
 
 def _in_manifest(root: Place, study_hash: str) -> Seen:

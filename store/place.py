@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,11 @@ class Place(ABC):
         """Names of the folders in this one, sorted; none where it is not there. Raises StoreError."""
 
     @abstractmethod
-    def groups(self) -> list[str]:
-        """Names of the folders in this one that are Zarr groups or arrays, sorted: only these are there for a reader."""
+    def groups(self, known: Collection[str] = ()) -> list[str]:
+        """Names of the folders in this one that are Zarr groups or arrays, sorted: only these are there for a reader.
+
+        Those that are `known` to be so need not be looked into: a group that is there stays.
+        """
 
     @abstractmethod
     def kvstore(self) -> dict[str, Any]:
@@ -104,8 +107,8 @@ class Folder(Place):
         except OSError as error:
             raise StoreError(f"cannot list {self}: {error.strerror}") from error
 
-    def groups(self) -> list[str]:
-        return [name for name in self.folders() if (self / name / METADATA).exists()]
+    def groups(self, known: Collection[str] = ()) -> list[str]:
+        return [name for name in self.folders() if name in known or (self / name / METADATA).exists()]
 
     def kvstore(self) -> dict[str, Any]:
         return {"driver": "file", "path": f"{self.path}/"}
@@ -176,7 +179,7 @@ class Keys(Place):
     def folders(self) -> list[str]:
         return sorted({key.split("/", 1)[0] for key in self.every_key() if "/" in key})
 
-    def groups(self) -> list[str]:
+    def groups(self, known: Collection[str] = ()) -> list[str]:
         inside = (key.split("/") for key in self.every_key())
         return sorted({pieces[0] for pieces in inside if len(pieces) == 2 and pieces[1] == METADATA})
 
