@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from opd_tui.guard import ForeignModule, check_packages
+from opd_tui.store_commands import register as register_store_commands
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
@@ -238,6 +239,9 @@ def objectives_command(
     from opd_tui.objective_table import print_objectives
 
     print_objectives(as_json=json)
+
+
+register_store_commands(app)
 
 
 class _Failure(Exception):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IS_THERE = {errno.EEXIST, errno.ENOTEMPTY}
 _SYNCS_AT_ONCE = 16
+#: The process that made a stage: of this machine and alive or gone, or of another machine, so that nobody here knows.
+Owner = Literal["alive", "gone", "elsewhere"]
 
 
 def staging_folder(target: Path) -> Path:
@@ -37,13 +39,20 @@ def staging_folder(target: Path) -> Path:
 
 def leftovers(target: Path) -> list[Path]:
     """Stages beside the store that a process of this machine made and did not live to remove."""
-    stale: list[Path] = []
+    return [stage for stage, owner in stages(target).items() if owner == "gone"]
+
+
+def stages(target: Path) -> dict[Path, Owner]:
+    """Every stage beside the store, and what is known of the process that made it."""
+    found: dict[Path, Owner] = {}
     folder = staging_folder(target)
     for stage in sorted(folder.iterdir()) if folder.is_dir() else []:
         owner = re.search(r"\.(\d+)\.[0-9a-f]{8}$", stage.name)
-        if owner and stage.name[: owner.start()].endswith(f".{socket.gethostname()}") and not _is_alive(int(owner[1])):
-            stale.append(stage)
-    return stale
+        if owner is None or not stage.name[: owner.start()].endswith(f".{socket.gethostname()}"):
+            found[stage] = "elsewhere"
+        else:
+            found[stage] = "alive" if _is_alive(int(owner[1])) else "gone"
+    return found
 
 
 def _is_alive(process: int) -> bool:
@@ -88,6 +97,8 @@ def _sentence(target: Path, error: OSError) -> str:
         return f"there is no room to write {target} ({error.strerror}); it is as it was: free some space and run again"
     if error.errno in _NOT_ALLOWED:
         return f"{target} cannot be written ({error.strerror}: {error.filename}); see who owns it and how its disk is mounted"
+    if error.errno == errno.ENOENT and not target.exists():
+        return f"{target} is not there any more; put it back where it was, or name the place where it is now"
     if error.errno == errno.EXDEV:
         return f"{target} is a file system of its own, and parts are staged beside it; put the store one folder deeper"
     return f"{target} cannot be written: {error}"
@@ -113,7 +124,7 @@ def write_part(
         question_ids=question_ids,
         counts=axis_lengths(folder.name, arrays, specs),
         n_completions=count_completions(arrays) if specs is STUDENT else 0,
-        files=_sync_files(folder),
+        files=sync_files(folder),
         made_with=tuple(sorted(made_with)),
         generation=generation,
         nominators=nominators,
@@ -130,7 +141,7 @@ def write_arrays(folder: Path, arrays: Arrays, specs: Mapping[str, ArraySpec]) -
     folder.mkdir(parents=True)
     for name, spec in specs.items():
         array = arrays[name]
-        chunks, shards = _grid(array.shape, spec.chunk)
+        chunks, shards = chunk_grid(array.shape, spec.chunk)
         made = zarr.create_array(
             LocalStore(folder / name),
             shape=array.shape,
@@ -184,7 +195,7 @@ def _zarr_store(place: Place) -> Any:
     return MemoryStore({key: make((place / key).read(1 << 40)) for key in place.every_key()})
 
 
-def _grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def chunk_grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape of chunks and of the one shard that covers the array."""
     rows, *rest = (max(1, size) for size in shape)
     chunk = min(chunk, rows)
@@ -203,7 +214,7 @@ def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
     sync_folder(folder)
 
 
-def _sync_files(folder: Path) -> dict[str, tuple[int, str]]:
+def sync_files(folder: Path) -> dict[str, tuple[int, str]]:
     """Make every file under `folder` durable; return their sizes and checksums by path.
 
     A disk makes many files durable at once in about the time of one: hence the threads.

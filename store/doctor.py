@@ -1,0 +1,402 @@
+"""Says what is wrong with a store, where, and what to do. `store.repair` does it.
+
+The shallow look reads metadata and sizes. The deep one reads every byte: it holds every file against the checksums that
+were written with it, decodes every array, and sees whether the numbers can be what they say they are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from store import layout
+from store.arrays import ArrayReader, Slice, shape_of
+from store.catalog import Seen, listed
+from store.contents import check_array, check_metadata, check_together
+from store.destination import UPLOADS
+from store.errors import StoreError, Unreachable
+from store.index import FOLDER as INDEX_FOLDER
+from store.index import MANIFEST, Manifest, read_manifest
+from store.index_check import check_caches, parts_in_indexes
+from store.layout import CommitRecord
+from store.part_view import HEAD
+from store.parts import SHARED_AXES, Array
+from store.place import METADATA, Folder, PathLike, Place, parse
+from store.schema import STUDENT, TEACHER, VOCAB, ArraySpec
+from store.staging import stages
+from store.tables import RootAttributes
+
+Severity = Literal["damage", "note"]
+#: What a finding is about, for `store.repair`.
+Kind = Literal["root", "vocab", "group", "part", "begun", "orphan", "leftover", "stray", "duplicate", "cache", "limit"]
+
+REPAIR = "`opd-tui doctor --repair`"
+#: Of a file of any real store; also a bound on what a liar makes us read.
+MAX_FILE_BYTES = 8 << 30
+_COPY_AGAIN = "copy the store again from where it is whole, or compute it anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing."""
+
+    place: str  #: as people are told
+    what: str  #: a sentence with the place as its subject
+    severity: Severity
+    remedy: str  #: what to do, "" where nothing is
+    kind: Kind
+    key: str  #: path inside the store of what `store.repair` would act on
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one look at a store found."""
+
+    path: str
+    deep: bool
+    n_parts: int
+    n_files: int
+    n_bytes: int  #: read and compared; 0 for a shallow look
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True where there is no damage."""
+        return all(finding.severity != "damage" for finding in self.findings)
+
+
+#: Called with the bytes that were compared so far, and those that there are.
+Progress = Callable[[int, int], None]
+
+
+def examine(path: PathLike, *, deep: bool = False, progress: Progress | None = None) -> Report:
+    """Look at the store at `path`. Raises StoreError where there is none, or where it cannot be reached."""
+    root = parse(path)
+    look = Examination(root, deep, progress)
+    try:
+        attributes = layout.read_group_attributes(root)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no store at {root}") from error
+    except Unreachable:
+        raise
+    except StoreError as error:
+        look.damage("root", METADATA, _what(error, root / METADATA), _COPY_AGAIN)
+        return look.report(())
+    look.everything(attributes)
+    return look.report(look.commits)
+
+
+class Examination:
+    """One look, as it goes on."""
+
+    def __init__(self, root: Place, deep: bool, progress: Progress | None = None) -> None:
+        self.root, self.deep, self.progress = root, deep, progress
+        self.files = root.files()  #: None where they cannot be listed
+        self.findings: list[Finding] = []
+        self.commits: dict[str, CommitRecord] = {}  #: parts of the student that are committed and whole as far as seen
+        self.heads: dict[str, dict[str, Array]] = {}
+        self.broken: set[str] = set()  #: names of parts that were committed and are damaged
+        self.n_read = self.n_bytes = self._done = self._all = 0
+        self._arrays = ArrayReader(root, 0)
+
+    def report(self, parts: Collection[str]) -> Report:
+        """What was found."""
+        n_files = len(self.files) if self.files is not None else self.n_read
+        return Report(str(self.root), self.deep, len(parts), n_files, self.n_bytes, tuple(self.findings))
+
+    def damage(self, kind: Kind, file: str, what: str, remedy: str, key: str = "") -> None:
+        """Note damage of a file inside the store; `key` is what a repair acts on, where it is not the file."""
+        self.findings.append(Finding(str(self.root / file), what, "damage", remedy, kind, key or file))
+
+    def note(self, kind: Kind, file: str, what: str, remedy: str = "", key: str = "") -> None:
+        """Note what is no damage."""
+        self.findings.append(Finding(str(self.root / file), what, "note", remedy, kind, key or file))
+
+    # In the order in which a reader would come to it ------------------------------------------------
+
+    def everything(self, attributes: Mapping[str, Any]) -> None:
+        """Look at all of the store whose root has these attributes."""
+        try:
+            layout.check_schema(self.root, attributes)
+            study = layout.decode_root(self.root, attributes)
+            vocab_size = layout.vocab_size(attributes)
+        except StoreError as error:
+            if "is damaged" not in str(error):
+                raise  # of another version, or no store at all
+            self.damage("root", METADATA, _what(error, self.root / METADATA), _COPY_AGAIN)
+            return
+        if "checksum" not in attributes:
+            self.note("limit", METADATA, "has no checksum, as stores of before: not every damage of it can be found")
+        self._check_vocab()
+        manifest = self._read_manifest(study)
+        seen = self._seen(manifest)
+        self._check_groups(study, seen)
+        once = parts_in_indexes(self) | set(manifest.parts if manifest else ())
+        records = self._read_records(study, seen, once)
+        self._all = sum(size for record in records.values() for size, _ in record.files.values())
+        for key, record in records.items():
+            self._check_group(key, record, TEACHER if key.startswith("teacher/") else STUDENT, vocab_size, records)
+        self._check_questions(study)
+        self._check_unowned(seen, once)
+        check_caches(self, study.study_hash, seen, manifest)
+        self._check_leftovers()
+
+    def _check_vocab(self) -> None:
+        try:
+            known = layout.read_vocab(self.root)
+        except Unreachable:
+            raise
+        except StoreError as error:
+            self.damage("vocab", f"vocab/{METADATA}", _what(error, self.root / "vocab" / METADATA), _COPY_AGAIN)
+            return
+        if known is None:
+            self.note("limit", f"vocab/{METADATA}", "has no checksums, as stores of before: not every damage of it can be found")
+        counts, files = known or ({}, {})
+        arrays: dict[str, Array] = {}
+        bad = self._check_files("vocab", files, "vocab", "vocab", _COPY_AGAIN)
+        for name, spec in VOCAB.items():
+            if known and f"{name}/{METADATA}" not in files:
+                continue
+            shape = shape_of(spec, counts, "vocab") if known else None
+            self._check_metadata("vocab", name, spec, shape, "vocab", "vocab", _COPY_AGAIN)
+            if self.deep and name not in bad:
+                self._decode(arrays, Slice("vocab", name, spec, shape, 0, (shape or (0,))[0]), "vocab", "vocab", _COPY_AGAIN)
+        if "token_start" in arrays and "token_bytes" in arrays:
+            for what in check_array(
+                "token_start", arrays["token_start"], VOCAB["token_start"], {"token_byte": len(arrays["token_bytes"])}, 0
+            ):
+                self.damage("vocab", "vocab/token_start", what, _COPY_AGAIN, "vocab")
+
+    def _read_manifest(self, study: RootAttributes) -> Manifest | None:
+        try:
+            return read_manifest(self.root, study.study_hash)
+        except Unreachable:
+            raise
+        except StoreError as error:
+            self.damage("cache", MANIFEST, _what(error, self.root / MANIFEST), f"{REPAIR} writes it anew")
+            return None
+
+    def _seen(self, manifest: Manifest | None) -> Seen:
+        if self.files is not None:
+            return listed(self.root)
+        if manifest is None:
+            raise Unreachable(f"{self.root} has no {MANIFEST} that can be read, without which its parts cannot be found")
+        return Seen(list(manifest.parts), {one: set(parts) for one, parts in manifest.teachers.items()}, manifest.index)
+
+    def _check_groups(self, study: RootAttributes, seen: Seen) -> None:
+        """Groups between the root and the parts."""
+        of_study = [teacher.id for teacher in study.teachers]
+        for key in ("student", "teacher", INDEX_FOLDER, *(f"teacher/{one}" for one in of_study)):
+            try:
+                layout.read_group_attributes(self.root / key)
+            except FileNotFoundError:
+                self.damage("group", f"{key}/{METADATA}", "is missing", f"{REPAIR} writes it anew", key)
+            except Unreachable:
+                raise
+            except StoreError as error:
+                what = _what(error, self.root / key / METADATA)
+                self.damage("group", f"{key}/{METADATA}", what, f"{REPAIR} writes it anew", key)
+        for one in sorted(seen.teachers.keys() - set(of_study)):
+            key = f"teacher/{one}"
+            if not seen.teachers[one] and not self._is_there(f"{key}/{METADATA}"):
+                continue  # nobody's folder
+            try:
+                if not layout.read_added_teachers(self.root, study.teachers, [one]):
+                    self.damage("limit", f"{key}/{METADATA}", "is missing", "add the teacher again with the settings it had")
+            except Unreachable:
+                raise
+            except StoreError as error:
+                self.damage("limit", f"{key}/{METADATA}", _what(error, self.root / key / METADATA), _COPY_AGAIN)
+
+    def _read_records(self, study: RootAttributes, seen: Seen, once: Collection[str]) -> dict[str, CommitRecord]:
+        """Commit records by key, of the student's parts and of the teachers' parts that go with them.
+
+        `once` are the parts that index or manifest know: where one is not there any more, it was lost.
+        """
+        records: dict[str, CommitRecord] = {}
+        keys = [f"student/{name}" for name in sorted({*seen.parts, *once})]
+        keys += [f"teacher/{one}/{name}" for one, names in seen.teachers.items() for name in sorted(set(names) & set(seen.parts))]
+        for key in keys:
+            try:
+                record = layout.read_commit(self.root / key, study.study_hash)
+            except FileNotFoundError:
+                self._broken(key, f"{key}/{METADATA}", "is missing", ())
+            except Unreachable:
+                raise
+            except StoreError as error:
+                self._broken(key, f"{key}/{METADATA}", _what(error, self.root / key / METADATA), ())
+            else:
+                records[key] = record
+                if key.startswith("student/"):
+                    self.commits[record.part] = record
+        for teacher in study.teachers:
+            for name in set(self.commits) - set(seen.teachers.get(teacher.id, ())):
+                key = f"teacher/{teacher.id}/{name}"
+                self._broken(key, f"{key}/{METADATA}", "is missing", self.commits[name].question_ids)
+        return records
+
+    def _broken(self, key: str, file: str, what: str, questions: Collection[str] = ()) -> None:
+        """Damage of a committed part."""
+        name = key.rsplit("/", 1)[-1]
+        questions = questions or (self.commits[name].question_ids if name in self.commits else ())
+        listing = ", ".join(list(questions)[:8]) + (f" and {len(questions) - 8} more" if len(questions) > 8 else "")
+        again = f"compute makes {listing or 'its questions'} again"
+        self.broken.add(key)
+        self.damage("part", file, what, f"copy the part again, or let {REPAIR} move it out of the store; then {again}", key)
+
+    def _check_group(
+        self, key: str, record: CommitRecord, specs: Mapping[str, ArraySpec], vocab_size: int, records: Mapping[str, CommitRecord]
+    ) -> None:
+        bad = self._check_files(key, record.files, "part", key, "")
+        student = records.get(f"student/{record.part}")
+        for axis in SHARED_AXES if student else ():
+            if student and record.counts.get(axis) != student.counts.get(axis):
+                of = f"{record.counts.get(axis)} {axis} rows, the student's part {student.counts.get(axis)}"
+                self._broken(key, f"{key}/{METADATA}", f"has {of}")
+        arrays: dict[str, Array] = {}
+        for name, spec in specs.items():
+            if f"{name}/{METADATA}" not in record.files:
+                self._broken(key, f"{key}/{METADATA}", f"has no array {name}")
+                continue
+            try:
+                shape = shape_of(spec, record.counts, key)
+            except StoreError as error:
+                self._broken(key, f"{key}/{METADATA}", _what(error, self.root / key / METADATA))
+                continue
+            self._check_metadata(key, name, spec, shape, "part", key, "")
+            if self.deep and name not in bad:
+                self._decode(arrays, Slice(key, name, spec, shape, 0, shape[0]), "part", key, "")
+        if not self.deep:
+            return
+        for name, values in arrays.items():
+            for what in check_array(name, values, specs[name], record.counts, vocab_size):
+                self._broken(key, f"{key}/{name}", what)
+        for name, what in check_together(arrays, record):
+            self._broken(key, f"{key}/{name}", what)
+        if specs is STUDENT and set(HEAD) <= arrays.keys():
+            self.heads[record.part] = {name: arrays[name] for name in HEAD}
+
+    def _check_files(self, folder: str, files: Mapping[str, tuple[int, str]], kind: Kind, key: str, remedy: str) -> set[str]:
+        """Hold the files of a group against their record; the names of arrays that cannot be decoded."""
+        bad: set[str] = set()
+        for name, (size, crc) in files.items():
+            path = f"{folder}/{name}"
+            what = ""
+            there = self.files.get(path, -1) if self.files is not None else None
+            if there == -1:
+                what = "is missing"
+            elif there is not None and there != size:
+                what = f"has {there:,} bytes instead of {size:,}"
+            elif self.deep:
+                what = self._compare(path, size, crc)
+            if what:
+                bad.add(name.split("/", 1)[0])
+                self._damaged(kind, key, path, what, remedy)
+        prefix = f"{folder}/"
+        strays = [] if self.files is None or not files else [path for path in self.files if path.startswith(prefix)]
+        for path in strays:
+            name = path.removeprefix(prefix)
+            if name not in files and name != METADATA:
+                self.note("stray", path, "is in nobody's record", f"{REPAIR} moves it out of the store")
+        return bad
+
+    def _damaged(self, kind: Kind, key: str, path: str, what: str, remedy: str) -> None:
+        if kind == "part":
+            self._broken(key, path, what)
+        else:
+            self.damage(kind, path, what, remedy, key)
+
+    def _compare(self, path: str, size: int, crc: str) -> str:
+        try:
+            content = (self.root / path).read(MAX_FILE_BYTES)
+        except FileNotFoundError:
+            return "is missing"
+        self.n_read += 1
+        self.n_bytes += len(content)
+        if self.progress and path.count("/") > 1 and not path.startswith("vocab/"):
+            self._done += len(content)
+            self.progress(self._done, self._all)
+        if len(content) != size:
+            return f"has {len(content):,} bytes instead of {size:,}"
+        return "" if f"{zlib.crc32(content):08x}" == crc else "is not what was written: its checksum differs"
+
+    def _check_metadata(
+        self, folder: str, name: str, spec: ArraySpec, shape: tuple[int, ...] | None, kind: Kind, key: str, remedy: str
+    ) -> None:
+        path = f"{folder}/{name}/{METADATA}"
+        if self.files is not None and path not in self.files:
+            if not any(finding.place == str(self.root / path) for finding in self.findings[-len(VOCAB) - len(STUDENT) :]):
+                self._damaged(kind, key, path, "is missing", remedy)
+            return
+        for what, is_damage in check_metadata(self.root / path, spec, shape):
+            if is_damage:
+                self._damaged(kind, key, path, what, remedy)
+            else:
+                self.note("limit", path, what)
+
+    def _decode(self, arrays: dict[str, Array], piece: Slice, kind: Kind, key: str, remedy: str) -> None:
+        try:
+            (arrays[piece.name],) = self._arrays.read([piece], MAX_FILE_BYTES)
+        except Unreachable:
+            raise
+        except StoreError as error:
+            self._damaged(kind, key, piece.key, _what(error, self.root / piece.key), remedy)
+
+    # What nobody has --------------------------------------------------------------------------------
+
+    def _check_questions(self, study: RootAttributes) -> None:
+        planned = set(study.question_ids)
+        for name, record in self.commits.items():
+            for question in record.question_ids:
+                if question not in planned:
+                    self._broken(f"student/{name}", f"student/{name}", f"has question {question!r}, which is not in the study")
+        first: dict[str, CommitRecord] = {}
+        for record in sorted(self.commits.values(), key=lambda one: (-one.generation, one.part)):
+            twice = [question for question in record.question_ids if question in first]
+            for question in twice:
+                other = first[question]
+                why = f"generation {other.generation}" if other.generation > record.generation else "it comes first"
+                what = f"has question {question!r}, which {other.part} has too; that one counts ({why})"
+                self.note("duplicate", f"student/{record.part}", what)
+            for question in record.question_ids:
+                first.setdefault(question, record)
+
+    def _check_unowned(self, seen: Seen, once: Collection[str]) -> None:
+        """Folders without metadata, parts of teachers without the student's, and files that were about to be put in place."""
+        for path in self.files or ():
+            if path.rsplit("/", 1)[-1].startswith((f".{METADATA}.", f".{MANIFEST}.")) and path.count("/") < 2:
+                self.note("stray", path, "was left by a writer that was killed", f"{REPAIR} moves it out of the store")
+        remedy = f"{REPAIR} removes it where no writer is at work"
+        for group in ("student", *(f"teacher/{name}" for name in seen.teachers)):
+            n = group.count("/") + 1
+            inside = {path.split("/")[n] for path in self.files or () if path.startswith(f"{group}/") and path.count("/") > n}
+            for name in sorted(filter(layout.is_safe_name, inside)):
+                key = f"{group}/{name}"
+                if key in self.broken or (name in once and name not in seen.parts):
+                    continue  # said already: it was committed, and goes with a part that is damaged
+                if not self._is_there(f"{key}/{METADATA}"):
+                    self.note("begun", key, "was begun and never committed", remedy)
+                elif group != "student" and name not in seen.parts:
+                    self.note("orphan", key, "is of a part that the student has not", remedy)
+
+    def _check_leftovers(self) -> None:
+        if isinstance(self.root, Folder):
+            for stage, owner in stages(self.root.path).items():
+                if owner != "alive":
+                    shown = str(self.root.shown.parent / stage.parent.name / stage.name)
+                    what = "was left by a process that is gone" if owner == "gone" else "is of a process on another machine"
+                    remedy = f"{REPAIR} removes it" if owner == "gone" else "remove it once that machine computes no more"
+                    self.findings.append(Finding(shown, what, "note", remedy, "leftover", "" if owner == "gone" else "elsewhere"))
+        for path in self.files or ():
+            if path.startswith(f"{UPLOADS}/"):
+                self.note("leftover", path, "says that an upload was begun", f"{REPAIR} removes it when it is a day old")
+
+    def _is_there(self, path: str) -> bool:
+        return path in self.files if self.files is not None else (self.root / path).exists()
+
+
+def _what(error: StoreError, place: Place) -> str:
+    """The sentence of `error` without the place at its beginning and without a remedy of its own."""
+    return str(error).removeprefix(str(place)).lstrip(": ").split("; ", 1)[0]
