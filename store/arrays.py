@@ -96,9 +96,9 @@ class ArrayReader:
             return handles
         import tensorstore
 
-        if self._context is None:
-            self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
-        futures = {key: tensorstore.open(self._spec(key), open=True, read=True, context=self._context) for key in missing}
+        context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
+        self._context = context
+        futures = {key: tensorstore.open(self._spec(key), open=True, read=True, context=context) for key in missing}
         for key, future in futures.items():
             piece = missing[key]
             try:
@@ -140,6 +140,8 @@ class ArrayReader:
             raise StoreError(f"{file} is damaged: it announces {max(chunk_bytes, whole) >> 20} MB in one piece")
 
     def _failed(self, piece: Slice, file_name: str, error: Exception) -> StoreError:
+        # TensorStore remembers what was missing as well as what was there: the next try begins with nothing.
+        self._context, self._open = None, {}
         file = self._root / piece.key / file_name
         reason = " ".join(str(error).split())[:160]
         if isinstance(file, Folder):

@@ -9,9 +9,8 @@ from enum import IntEnum
 import numpy as np
 
 from store.errors import StoreError
-from store.layout import MAX_METADATA_BYTES, CommitRecord
+from store.layout import CommitRecord
 from store.parts import Array, Arrays, check_bounds, check_rows, count_completions, unpack_texts
-from store.place import Place
 from store.schema import (
     PATH_END_TOKEN,
     REST_TOKEN,
@@ -54,15 +53,15 @@ _DISTRIBUTIONS = (
 )  # fmt: skip
 
 
-def check_metadata(place: Place, spec: ArraySpec, shape: tuple[int, ...] | None) -> Iterator[tuple[str, bool]]:
+def check_metadata(content: bytes | None, spec: ArraySpec, shape: tuple[int, ...] | None) -> Iterator[tuple[str, bool]]:
     """What is strange about the ``zarr.json`` of an array, and whether it is damage. `shape` None: it is not known."""
-    try:
-        found = json.loads(place.read(MAX_METADATA_BYTES))
-        dtype, of, grid = found["data_type"], tuple(found["shape"]), found["chunk_grid"]["configuration"]["chunk_shape"]
-        inner = found["codecs"][0]["configuration"]["chunk_shape"]
-    except FileNotFoundError:
+    if content is None:
         yield "is missing", True
         return
+    try:
+        found = json.loads(content)
+        dtype, of, grid = found["data_type"], tuple(found["shape"]), found["chunk_grid"]["configuration"]["chunk_shape"]
+        inner = found["codecs"][0]["configuration"]["chunk_shape"]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         yield "is damaged: it is not the metadata of a Zarr v3 array", True
         return

@@ -7,7 +7,8 @@ were written with it, decodes every array, and sees whether the numbers can be w
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ Kind = Literal["root", "vocab", "group", "part", "begun", "orphan", "leftover", 
 REPAIR = "`opd-tui doctor --repair`"
 #: Of a file of any real store; also a bound on what a liar makes us read.
 MAX_FILE_BYTES = 8 << 30
+#: Files that are fetched from a far place at the same time.
+_AT_ONCE = 32
 _COPY_AGAIN = "copy the store again from where it is whole, or compute it anew"
 
 
@@ -100,6 +103,8 @@ class Examination:
         self.broken: set[str] = set()  #: names of parts that were committed and are damaged
         self.n_read = self.n_bytes = self._done = self._all = 0
         self._arrays = ArrayReader(root, 0)
+        self._said: set[str] = set()  #: arrays of the group in hand with a file of which something was said
+        self._texts: dict[str, bytes] = {}  #: metadata of arrays of the group in hand
 
     def report(self, parts: Collection[str]) -> Report:
         """What was found."""
@@ -156,6 +161,9 @@ class Examination:
         counts, files = known or ({}, {})
         arrays: dict[str, Array] = {}
         bad = self._check_files("vocab", files, "vocab", "vocab", _COPY_AGAIN)
+        if known is None:
+            contents = self._contents("vocab", [f"{name}/{METADATA}" for name in VOCAB])
+            self._texts = {f"vocab/{name}": content for name, content in contents if content is not None}
         for name, spec in VOCAB.items():
             if known and f"{name}/{METADATA}" not in files:
                 continue
@@ -255,7 +263,7 @@ class Examination:
             if student and record.counts.get(axis) != student.counts.get(axis):
                 of = f"{record.counts.get(axis)} {axis} rows, the student's part {student.counts.get(axis)}"
                 self._broken(key, f"{key}/{METADATA}", f"has {of}")
-        arrays: dict[str, Array] = {}
+        slices: list[Slice] = []
         for name, spec in specs.items():
             if f"{name}/{METADATA}" not in record.files:
                 self._broken(key, f"{key}/{METADATA}", f"has no array {name}")
@@ -267,9 +275,19 @@ class Examination:
                 continue
             self._check_metadata(key, name, spec, shape, "part", key, "")
             if self.deep and name not in bad:
-                self._decode(arrays, Slice(key, name, spec, shape, 0, shape[0]), "part", key, "")
-        if not self.deep:
-            return
+                slices.append(Slice(key, name, spec, shape, 0, shape[0]))
+        if self.deep:
+            self._check_arrays(key, record, specs, vocab_size, slices)
+
+    def _check_arrays(
+        self, key: str, record: CommitRecord, specs: Mapping[str, ArraySpec], vocab_size: int, slices: Sequence[Slice]
+    ) -> None:
+        arrays: dict[str, Array] = {}
+        try:
+            arrays = dict(zip([piece.name for piece in slices], self._arrays.read(slices, MAX_FILE_BYTES), strict=True))
+        except StoreError:
+            for piece in slices:  # one by one, so that each that is damaged is named
+                self._decode(arrays, piece, "part", key, "")
         for name, values in arrays.items():
             for what in check_array(name, values, specs[name], record.counts, vocab_size):
                 self._broken(key, f"{key}/{name}", what)
@@ -281,19 +299,24 @@ class Examination:
     def _check_files(self, folder: str, files: Mapping[str, tuple[int, str]], kind: Kind, key: str, remedy: str) -> set[str]:
         """Hold the files of a group against their record; the names of arrays that cannot be decoded."""
         bad: set[str] = set()
-        for name, (size, crc) in files.items():
-            path = f"{folder}/{name}"
-            what = ""
-            there = self.files.get(path, -1) if self.files is not None else None
+        wrong: dict[str, str] = {}
+        for name, (size, _) in files.items():
+            there = self.files.get(f"{folder}/{name}", -1) if self.files is not None else None
             if there == -1:
-                what = "is missing"
+                wrong[name] = "is missing"
             elif there is not None and there != size:
-                what = f"has {there:,} bytes instead of {size:,}"
-            elif self.deep:
-                what = self._compare(path, size, crc)
-            if what:
-                bad.add(name.split("/", 1)[0])
-                self._damaged(kind, key, path, what, remedy)
+                wrong[name] = f"has {there:,} bytes instead of {size:,}"
+        self._texts = {}
+        wanted = [name for name in files if name not in wrong and (self.deep or name.endswith(f"/{METADATA}"))]
+        for name, content in self._contents(folder, wanted):
+            if content is not None and name.endswith(f"/{METADATA}"):
+                self._texts[f"{folder}/{name}"] = content
+            if self.deep and (what := self._compare(content, *files[name])):
+                wrong[name] = what
+        for name, what in wrong.items():
+            bad.add(name.split("/", 1)[0])
+            self._damaged(kind, key, f"{folder}/{name}", what, remedy)
+        self._said = {f"{folder}/{name}" for name in bad}
         prefix = f"{folder}/"
         strays = [] if self.files is None or not files else [path for path in self.files if path.startswith(prefix)]
         for path in strays:
@@ -308,14 +331,30 @@ class Examination:
         else:
             self.damage(kind, path, what, remedy, key)
 
-    def _compare(self, path: str, size: int, crc: str) -> str:
-        try:
-            content = (self.root / path).read(MAX_FILE_BYTES)
-        except FileNotFoundError:
+    def _contents(self, folder: str, names: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Files of a group, None where one is missing: one by one out of a folder, many at once from far away."""
+
+        def read(name: str) -> bytes | None:
+            try:
+                return (self.root / folder / name).read(MAX_FILE_BYTES)
+            except FileNotFoundError:
+                return None
+
+        if isinstance(self.root, Folder):
+            yield from ((name, read(name)) for name in names)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for first in range(0, len(names), _AT_ONCE):
+                some = names[first : first + _AT_ONCE]
+                yield from zip(some, pool.map(read, some), strict=True)
+
+    def _compare(self, content: bytes | None, size: int, crc: str) -> str:
+        """What is wrong with a file that should have this size and checksum, "" where nothing is."""
+        if content is None:
             return "is missing"
         self.n_read += 1
         self.n_bytes += len(content)
-        if self.progress and path.count("/") > 1 and not path.startswith("vocab/"):
+        if self.progress and self._all:
             self._done += len(content)
             self.progress(self._done, self._all)
         if len(content) != size:
@@ -326,11 +365,9 @@ class Examination:
         self, folder: str, name: str, spec: ArraySpec, shape: tuple[int, ...] | None, kind: Kind, key: str, remedy: str
     ) -> None:
         path = f"{folder}/{name}/{METADATA}"
-        if self.files is not None and path not in self.files:
-            if not any(finding.place == str(self.root / path) for finding in self.findings[-len(VOCAB) - len(STUDENT) :]):
-                self._damaged(kind, key, path, "is missing", remedy)
+        if self._texts.get(path) is None and f"{folder}/{name}" in self._said:
             return
-        for what, is_damage in check_metadata(self.root / path, spec, shape):
+        for what, is_damage in check_metadata(self._texts.get(path), spec, shape):
             if is_damage:
                 self._damaged(kind, key, path, what, remedy)
             else:

@@ -20,14 +20,14 @@ import numpy as np
 from store import layout
 from store.errors import IsThere, StoreError
 from store.parts import Array, Arrays, axis_lengths, count_completions
-from store.place import METADATA, Folder, Keys, Place
+from store.place import METADATA, Folder, Place
 from store.schema import STUDENT, ArraySpec
 
 #: EFBIG is what a limit on the size of files gives.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IS_THERE = {errno.EEXIST, errno.ENOTEMPTY}
-_SYNCS_AT_ONCE = 16
+_AT_ONCE = 16
 #: The process that made a stage: of this machine and alive or gone, or of another machine, so that nobody here knows.
 Owner = Literal["alive", "gone", "elsewhere"]
 
@@ -166,24 +166,29 @@ def read_arrays(folder: Place, specs: Mapping[str, ArraySpec]) -> dict[str, Arra
     """
     import zarr
 
-    arrays: dict[str, Array] = {}
-    for name, spec in specs.items():
+    def read(entry: tuple[str, ArraySpec]) -> Array:
+        name, spec = entry
+        shard = "/".join(["c", *"0" * len(spec.dims)])
         try:
-            found = zarr.open_array(_zarr_store(folder / name), mode="r")
+            found = zarr.open_array(_zarr_store(folder / name, shard), mode="r")
             if found.dtype != np.dtype(spec.dtype) or found.ndim != len(spec.dims):
                 raise ValueError(f"it is {found.dtype} with {found.ndim} axes")
-            if found.size and not (folder / name / "/".join(["c", *"0" * found.ndim])).exists():
+            if found.size and not (folder / name / shard).exists():
                 raise FileNotFoundError("its shard is missing")  # zarr-python would read fill values
-            arrays[name] = np.asarray(found[...])
+            return np.asarray(found[...])
         except StoreError:
             raise
         except Exception as error:  # zarr, its codecs and its storage each have exceptions of their own
             raise StoreError(f"{folder / name} is damaged; copy the store again, or compute it anew ({error})") from error
-    return arrays
+
+    if isinstance(folder, Folder):
+        return {name: read((name, spec)) for name, spec in specs.items()}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(specs, pool.map(read, specs.items()), strict=True))
 
 
-def _zarr_store(place: Place) -> Any:
-    """The place as zarr-python sees it; what it cannot reach by itself is fetched."""
+def _zarr_store(place: Place, shard: str) -> Any:
+    """The array as zarr-python sees it; what it cannot reach by itself is fetched."""
     from zarr.storage import LocalStore, MemoryStore
 
     if isinstance(place, Folder):
@@ -191,8 +196,11 @@ def _zarr_store(place: Place) -> Any:
     from zarr.core.buffer import default_buffer_prototype
 
     make = default_buffer_prototype().buffer.from_bytes
-    assert isinstance(place, Keys)
-    return MemoryStore({key: make((place / key).read(1 << 40)) for key in place.every_key()})
+    found = {}
+    for key in (METADATA, shard):
+        with suppress(FileNotFoundError):
+            found[key] = make((place / key).read(1 << 40))
+    return MemoryStore(found)
 
 
 def chunk_grid(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -221,7 +229,7 @@ def sync_files(folder: Path) -> dict[str, tuple[int, str]]:
     """
     folders = [Path(parent) for parent, _, _ in os.walk(folder)]
     paths = sorted(path for parent in folders for path in parent.iterdir() if path.is_file())
-    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         entries = list(pool.map(_sync_file, paths))
         list(pool.map(sync_folder, folders))
     return {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, entries, strict=True)}

@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,15 @@ import store
 from store import spool
 from store.doctor import examine
 from store.errors import IsThere, StoreError
+from store.parts import PartArrays
 from store.place import parse
 from store.repair import repair
-from store.tables import TeacherInfo
+from store.tables import RootAttributes, TeacherInfo
 from store.writer import add_teacher, committed_question_ids, create, next_part_id, publish, publish_teacher
-from tests.everything import everything
+from tests.everything import digest, everything
 from tests.store.conftest import ROOT
 from tests.store.object_store import BUCKET, Proxy, environment, object_store, range_handler, serve
-from tests.synthetic import SPECIALS, question_record, root_attributes, vocabulary
+from tests.synthetic import SPECIALS, TEACHERS, question_record, root_attributes, vocabulary
 
 LATE = TeacherInfo("late", "external", "", "late-1b", False, "added later")
 N_QUESTIONS = 2
@@ -54,15 +56,21 @@ def s3() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def pieces():
-    return [question_record(number, response_tokens=(8, 14)) for number in range(N_QUESTIONS)]
+    """Two questions of a study with one teacher: a server in Python takes its time over every file."""
+    whole = [question_record(number, response_tokens=(8, 14)) for number in range(N_QUESTIONS)]
+    return [PartArrays(one.student, {TEACHERS[0].id: one.teachers[TEACHERS[0].id]}) for one in whole]
+
+
+def _study() -> RootAttributes:
+    return replace(root_attributes(N_QUESTIONS), teachers=TEACHERS[:1])
 
 
 def _fill(path: str | Path, pieces) -> None:
-    create(path, root_attributes(N_QUESTIONS), vocabulary(), range(len(SPECIALS)))
+    create(path, _study(), vocabulary(), range(len(SPECIALS)))
     add_teacher(path, LATE)
     for number, piece in enumerate(pieces):
         publish(path, f"p-{number}", piece)
-    publish_teacher(path, "p-0", "late", pieces[0].teachers["hot"])
+    publish_teacher(path, "p-0", "late", pieces[0].teachers[TEACHERS[0].id])
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def test_a_first_page_takes_at_most_four_round_trips(s3: Proxy, filled: str, exp
     began = time.monotonic()
     page = reader.rollout("q000", 0)
     took, s3.delay = time.monotonic() - began, 0.0
-    assert len(page.teachers) == 4
+    assert page.teachers == (TEACHERS[0].id, LATE.id)
     print(f"a first page: {s3.waves()} waves of {len(s3.seen)} requests, {took / RTT:.1f} round trips of {RTT * 1e3:.0f} ms")
     assert s3.waves() <= 4
 
@@ -135,7 +143,7 @@ def spooled(pieces, tmp_path_factory) -> list[Path]:
 
 def test_two_writers_at_once_lose_nothing(s3: Proxy, spooled: list[Path]) -> None:
     path = f"s3://{BUCKET}/two/S.zarr"
-    create(path, root_attributes(N_QUESTIONS), vocabulary(), range(len(SPECIALS)))
+    create(path, _study(), vocabulary(), range(len(SPECIALS)))
     both = [_start(path, "p-a", spooled), _start(path, "p-b", spooled)]
     for process in both:
         said, complained = process.communicate(timeout=120)
@@ -147,7 +155,7 @@ def test_two_writers_at_once_lose_nothing(s3: Proxy, spooled: list[Path]) -> Non
 
 def test_of_two_writers_of_one_part_exactly_one_wins(s3: Proxy, spooled: list[Path]) -> None:
     path = f"s3://{BUCKET}/same/S.zarr"
-    create(path, root_attributes(N_QUESTIONS), vocabulary(), range(len(SPECIALS)))
+    create(path, _study(), vocabulary(), range(len(SPECIALS)))
     s3.delay = 0.005
     both = [_start(path, "p-same", spooled[:1]), _start(path, "p-same", spooled[:1])]
     said = [process.communicate(timeout=120) for process in both]
@@ -164,11 +172,11 @@ def test_the_commit_is_refused_where_another_was_first(s3: Proxy, filled: str) -
 
 def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, spooled: list[Path], pieces, expected) -> None:
     path = f"s3://{BUCKET}/killed/S.zarr"
-    create(path, root_attributes(N_QUESTIONS), vocabulary(), range(len(SPECIALS)))
+    create(path, _study(), vocabulary(), range(len(SPECIALS)))
     add_teacher(path, LATE)
     before, s3.delay = len(s3.seen), 0.002
     process = _start(path, "p", spooled[:1])
-    wanted = random.Random(1).randrange(120, 250)
+    wanted = random.Random(1).randrange(60, 120)
     while len(s3.seen) - before < wanted:
         assert process.poll() is None
         time.sleep(0.01)
@@ -186,11 +194,10 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, spool
     part = next_part_id(path, "new")
     publish(path, part, pieces[0])
     publish(path, "p-1", pieces[1])
-    publish_teacher(path, part, "late", pieces[0].teachers["hot"])
-    found = everything(store.open(path))
-    assert {name: value for name, value in found.items() if name != "part_ids"} == {
-        name: value for name, value in expected.items() if name != "part_ids"
-    }
+    publish_teacher(path, part, "late", pieces[0].teachers[TEACHERS[0].id])
+    reader = store.open(path)
+    for question, index in (("q000", 0), ("q001", 2)):
+        assert digest(reader.rollout(question, index)) == expected[f"rollout {question} {index}"]
     _a_day_later(path)
     repair(path, examine(path), said.append)
     assert examine(path, deep=True).findings == ()
