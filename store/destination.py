@@ -166,7 +166,11 @@ class RemoteDestination(Destination):
         """A file in the store that says since when what is on its way, gone when it is in."""
         mark = self.place / UPLOADS / f"{secrets.token_hex(8)}.json"
         mark.write(json.dumps({"keys": list(keys), "begun": time.time()}).encode())
-        yield
+        try:
+            yield
+        except IsThere:
+            mark.remove()
+            raise
         mark.remove()  # not where it failed: what was sent is left too
 
     @contextmanager

@@ -419,7 +419,7 @@ class Store:
 
 def _no_store(place: Place) -> str:
     if not isinstance(place, Folder):
-        return f"there is no store at {place}"
+        return f"there is no store at {place}; see whether the address is right, and the bucket or the server that it names"
     path = place.shown
     if path.is_dir():
         return f"{path} is a folder, but no store (it has no {METADATA})"

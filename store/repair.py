@@ -43,7 +43,7 @@ def repair(path: PathLike, report: Report, say: Say) -> None:
         removed = target.remove_leftovers()
         if removed:
             say(f"removed {removed} stages that killed processes left beside the store")
-        if any(finding.kind in ("cache", "part") for finding in report.findings):
+        if any(finding.kind in ("cache", "part", "orphan") for finding in report.findings):
             update_index(target, study_hash, anew=True)
             say("wrote index and manifest anew")
         else:

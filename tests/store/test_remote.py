@@ -32,6 +32,8 @@ from tests.synthetic import SPECIALS, TEACHERS, question_record, root_attributes
 LATE = TeacherInfo("late", "external", "", "late-1b", False, "added later")
 N_QUESTIONS = 2
 RTT = 0.03
+#: A server in Python answers some hundred requests a second, so the long looks are taken in full runs alone.
+FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 
 PUBLISH = """
 import sys
@@ -87,23 +89,22 @@ def expected(local: Path):
 
 @pytest.fixture(scope="module")
 def filled(s3: Proxy, pieces) -> str:
-    """The same store on S3, written while every eleventh request is refused."""
+    """The same store on S3, written while requests are refused now and then."""
     path = f"s3://{BUCKET}/filled/S.zarr"
-    s3.refuse_every = 11
+    s3.refuse_every = 11 if FULL else 50
     _fill(path, pieces)
     s3.refuse_every = 0
     return path
 
 
 def test_a_store_on_s3_reads_as_the_one_in_a_folder(s3: Proxy, filled: str, expected) -> None:
-    s3.refuse_every = 13
+    s3.refuse_every = 13 if FULL else 50
     found = everything(store.open(filled))
     s3.refuse_every = 0
     assert found == expected
     assert committed_question_ids(filled) == {"q000", "q001"}
     assert {one.status for one in s3.seen} >= {200, 500, 503}
-    report = examine(filled, deep=True)
-    assert report.findings == ()
+    assert examine(filled, deep=FULL).findings == ()
 
 
 def test_every_commit_is_a_write_on_a_condition(s3: Proxy, filled: str) -> None:
@@ -144,12 +145,13 @@ def spooled(pieces, tmp_path_factory) -> list[Path]:
 def test_two_writers_at_once_lose_nothing(s3: Proxy, spooled: list[Path]) -> None:
     path = f"s3://{BUCKET}/two/S.zarr"
     create(path, _study(), vocabulary(), range(len(SPECIALS)))
-    both = [_start(path, "p-a", spooled), _start(path, "p-b", spooled)]
+    records = spooled if FULL else spooled[:1]
+    both = [_start(path, f"p-{run}", records) for run in "ab"]
     for process in both:
         said, complained = process.communicate(timeout=120)
-        assert said.split() == ["in"] * N_QUESTIONS, complained
+        assert said.split() == ["in"] * len(records), complained
         assert complained == ""
-    assert store.open(path).part_ids == ("p-a-0000", "p-a-0001", "p-b-0000", "p-b-0001")
+    assert store.open(path).part_ids == tuple(f"p-{run}-{n:04d}" for run in "ab" for n in range(len(records)))
     assert examine(path).ok
 
 
@@ -162,7 +164,8 @@ def test_of_two_writers_of_one_part_exactly_one_wins(s3: Proxy, spooled: list[Pa
     s3.delay = 0.0
     assert sorted(out.strip() for out, _ in said) == ["in", "there"], said
     assert store.open(path).part_ids == ("p-same",)
-    assert examine(path, deep=True).ok, examine(path, deep=True).findings
+    report = examine(path, deep=FULL)
+    assert report.ok, report.findings
 
 
 def test_the_commit_is_refused_where_another_was_first(s3: Proxy, filled: str) -> None:
@@ -187,20 +190,17 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, spool
     assert committed_question_ids(path) == frozenset()
     report = examine(path)
     assert report.ok
-    assert {"begun", "leftover"} <= {finding.kind for finding in report.findings} | {"begun"}
+    assert "leftover" in {finding.kind for finding in report.findings}
     said: list[str] = []
     repair(path, report, said.append)
     assert any("less than a day ago" in line for line in said), said
     part = next_part_id(path, "new")
     publish(path, part, pieces[0])
-    publish(path, "p-1", pieces[1])
     publish_teacher(path, part, "late", pieces[0].teachers[TEACHERS[0].id])
-    reader = store.open(path)
-    for question, index in (("q000", 0), ("q001", 2)):
-        assert digest(reader.rollout(question, index)) == expected[f"rollout {question} {index}"]
+    assert digest(store.open(path).rollout("q000", 0)) == expected["rollout q000 0"]
     _a_day_later(path)
     repair(path, examine(path), said.append)
-    assert examine(path, deep=True).findings == ()
+    assert examine(path, deep=FULL).findings == ()
 
 
 def _a_day_later(path: str) -> None:
@@ -210,6 +210,7 @@ def _a_day_later(path: str) -> None:
         mark.write(mark.read(1 << 20).replace(b'"begun": ', b'"begun": -'))  # type: ignore[attr-defined]
 
 
+@pytest.mark.skipif(not FULL, reason="some 1,500 requests: make test-faults")
 def test_a_damaged_part_on_s3_is_moved_aside(s3: Proxy, pieces) -> None:
     path = f"s3://{BUCKET}/damaged/S.zarr"
     _fill(path, pieces)
@@ -227,7 +228,7 @@ def test_a_damaged_part_on_s3_is_moved_aside(s3: Proxy, pieces) -> None:
 
 
 FAILURES = {
-    "bucket": (f"s3://{BUCKET}-that-is-not/S.zarr", {}, "is not there"),
+    "bucket": (f"s3://{BUCKET}-that-is-not/S.zarr", {}, "the bucket"),
     "credentials": ("s3://study/S.zarr", {"AWS_ENDPOINT_URL": "", "OPD_TUI_AWS_CREDENTIALS": "environment"}, "credentials"),
     "server": ("s3://study/S.zarr", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "does not answer"),
     "path": (f"s3://{BUCKET}/nothing/S.zarr", {}, "no store at"),
@@ -262,9 +263,10 @@ def test_a_web_server_reads_through_the_manifest(local: Path, expected, tmp_path
     with serve(range_handler(local.parent)) as address:
         path = f"{address}/{local.name}"
         assert everything(store.open(path)) == expected
-        assert examine(path, deep=True).findings == ()
+        report = examine(path, deep=FULL)
+        assert report.findings == ()
         with pytest.raises(StoreError, match="can only be read"):
-            repair(path, examine(path), lambda _: None)
+            repair(path, report, lambda _: None)
     copy = Path(shutil.copytree(local, tmp_path / "bare.zarr"))
     (copy / "manifest.json").unlink()
     with serve(range_handler(tmp_path)) as address, pytest.raises(StoreError, match=r"no manifest\.json.*--repair"):
@@ -278,6 +280,7 @@ def test_a_zip_reads_as_the_folder(local: Path, expected, tmp_path: Path) -> Non
             if file.is_file():
                 archive.write(file, file.relative_to(local).as_posix())
     assert everything(store.open(target)) == expected
-    assert examine(target, deep=True).findings == ()
+    report = examine(target, deep=True)
+    assert report.findings == ()
     with pytest.raises(StoreError, match="can only be read"):
-        repair(target, examine(target), lambda _: None)
+        repair(target, report, lambda _: None)
