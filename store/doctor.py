@@ -9,8 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from store import layout
 from store.arrays import ArrayReader, Slice, shape_of
@@ -18,6 +17,7 @@ from store.catalog import Seen, listed
 from store.contents import check_array, check_metadata, check_together
 from store.destination import UPLOADS
 from store.errors import StoreError, Unreachable
+from store.findings import REPAIR, Finding, Kind, Report
 from store.index import FOLDER as INDEX_FOLDER
 from store.index import MANIFEST, Manifest, read_manifest
 from store.index_check import check_caches, parts_in_indexes
@@ -29,45 +29,13 @@ from store.schema import STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stages
 from store.tables import RootAttributes
 
-Severity = Literal["damage", "note"]
-#: What a finding is about, for `store.repair`.
-Kind = Literal["root", "vocab", "group", "part", "begun", "orphan", "leftover", "stray", "duplicate", "cache", "limit"]
+__all__ = ["Examination", "Finding", "Report", "examine"]
 
-REPAIR = "`opd-tui doctor --repair`"
 #: Of a file of any real store; also a bound on what a liar makes us read.
 MAX_FILE_BYTES = 8 << 30
 #: Files that are fetched from a far place at the same time.
 _AT_ONCE = 32
 _COPY_AGAIN = "copy the store again from where it is whole, or compute it anew"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong, or worth knowing."""
-
-    place: str  #: as people are told
-    what: str  #: a sentence with the place as its subject
-    severity: Severity
-    remedy: str  #: what to do, "" where nothing is
-    kind: Kind
-    key: str  #: path inside the store of what `store.repair` would act on
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one look at a store found."""
-
-    path: str
-    deep: bool
-    n_parts: int
-    n_files: int
-    n_bytes: int  #: read and compared; 0 for a shallow look
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """True where there is no damage."""
-        return all(finding.severity != "damage" for finding in self.findings)
 
 
 #: Called with the bytes that were compared so far, and those that there are.
