@@ -20,8 +20,8 @@ from tests.everything import everything
 from tests.synthetic import SPECIALS, question_record, root_attributes, vocabulary
 
 FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
-N_FLIPS = 1000 if FULL else 25
-N_CUT = 300 if FULL else 8
+N_FLIPS = 1000 if FULL else 15
+N_CUT = 300 if FULL else 5
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

@@ -27,7 +27,7 @@ from tests.everything import digest
 from tests.synthetic import SPECIALS, question_record, root_attributes, vocabulary
 
 FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
-ROUNDS, KILLS = (10, 20) if FULL else (1, 8)
+ROUNDS, KILLS = (10, 20) if FULL else (1, 6)
 N_QUESTIONS = 4
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 ROOT = Path(__file__).resolve().parents[2]

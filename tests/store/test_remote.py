@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,10 +41,10 @@ import sys
 from store import spool
 from store.errors import IsThere
 from store.writer import publish
-path, part, *records = sys.argv[1:]
-for n, record in enumerate(records):
+path, record, *parts = sys.argv[1:]
+for part in parts:
     try:
-        publish(path, part if part.endswith("same") else f"{part}-{n:04d}", spool.load(record)[0])
+        publish(path, part, spool.load(record)[0])
         print("in", flush=True)
     except IsThere:
         print("there", flush=True)
@@ -127,58 +128,52 @@ def test_a_first_page_takes_at_most_four_round_trips(s3: Proxy, filled: str, exp
     assert s3.waves() <= 4
 
 
-def _start(path: str, part: str, records: list[Path]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PUBLISH, path, part, *map(str, records)]
+def _start(path: str, record: Path, *parts: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PUBLISH, path, str(record), *parts]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 @pytest.fixture(scope="module")
-def spooled(pieces, tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("spool")
-    for number, piece in enumerate(pieces):
-        spool.save(folder / f"{number}.npz", piece, {})
-    return [folder / f"{number}.npz" for number in range(N_QUESTIONS)]
+def spooled(pieces, tmp_path_factory) -> Path:
+    """A record that processes of their own publish."""
+    file = tmp_path_factory.mktemp("spool") / "record.npz"
+    spool.save(file, pieces[0], {})
+    return file
 
 
-def test_two_writers_at_once_lose_nothing(s3: Proxy, spooled: list[Path]) -> None:
-    path = f"s3://{BUCKET}/two/S.zarr"
+@pytest.fixture(scope="module")
+def busy(s3: Proxy) -> str:
+    """A store on S3 for several writers."""
+    path = f"s3://{BUCKET}/busy/S.zarr"
     create(path, _study(), vocabulary(), range(len(SPECIALS)))
-    records = spooled if FULL else spooled[:1]
-    both = [_start(path, f"p-{run}", records) for run in "ab"]
-    for process in both:
-        said, complained = process.communicate(timeout=120)
-        assert said.split() == ["in"] * len(records), complained
-        assert complained == ""
-    assert store.open(path).part_ids == tuple(f"p-{run}-{n:04d}" for run in "ab" for n in range(len(records)))
-    assert examine(path).ok
+    return path
 
 
-def test_of_two_writers_of_one_part_exactly_one_wins(s3: Proxy, spooled: list[Path]) -> None:
-    path = f"s3://{BUCKET}/same/S.zarr"
-    create(path, _study(), vocabulary(), range(len(SPECIALS)))
-    s3.delay = 0.005
-    both = [_start(path, "p-same", spooled[:1]), _start(path, "p-same", spooled[:1])]
+def test_two_writers_at_once_lose_nothing_and_one_part_has_one_winner(s3: Proxy, busy: str, spooled: Path) -> None:
+    both = [_start(busy, spooled, "p-same", f"p-{run}") for run in "ab"]
     said = [process.communicate(timeout=120) for process in both]
-    s3.delay = 0.0
-    assert sorted(out.strip() for out, _ in said) == ["in", "there"], said
-    assert store.open(path).part_ids == ("p-same",)
-    report = examine(path, deep=FULL)
-    assert report.ok, report.findings
+    assert [complained for _, complained in said] == ["", ""]
+    assert sorted(out.split() for out, _ in said) == [["in", "in"], ["there", "in"]]
+    assert store.open(busy).part_ids == ("p-a", "p-b", "p-same")
+    report = examine(busy, deep=FULL)
+    assert {finding.kind for finding in report.findings} == {"duplicate"}
 
 
-def test_the_commit_is_refused_where_another_was_first(s3: Proxy, filled: str) -> None:
-    mark = parse(filled) / "student" / "zarr.json"
-    assert not mark.write(b"{}", if_absent=True)  # type: ignore[attr-defined]
+def test_of_many_who_write_where_nothing_is_one_does(s3: Proxy, filled: str) -> None:
+    for n in range(100 if FULL else 4):
+        key = parse(f"s3://{BUCKET}/contended") / f"{n}"
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda i, key=key: key.write(b"%d" % i, if_absent=True), range(8)))  # type: ignore[misc]
+        assert won.count(True) == 1
+        assert key.read(8) == b"%d" % won.index(True)
 
 
-def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, spooled: list[Path], pieces, expected) -> None:
-    path = f"s3://{BUCKET}/killed/S.zarr"
-    create(path, _study(), vocabulary(), range(len(SPECIALS)))
-    add_teacher(path, LATE)
+def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, busy: str, spooled: Path, pieces, local: Path) -> None:
     before, s3.delay = len(s3.seen), 0.002
-    process = _start(path, "p", spooled[:1])
+    had = store.open(busy).part_ids
+    process = _start(busy, spooled, "p-x-0000")
     wanted = random.Random(1).randrange(60, 120)
     while len(s3.seen) - before < wanted:
         assert process.poll() is None
@@ -186,21 +181,21 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, spool
     process.kill()
     process.communicate()
     s3.delay = 0.0
-    assert store.open(path).part_ids == ()
-    assert committed_question_ids(path) == frozenset()
-    report = examine(path)
+    assert store.open(busy).part_ids == had
+    report = examine(busy)
     assert report.ok
     assert "leftover" in {finding.kind for finding in report.findings}
     said: list[str] = []
-    repair(path, report, said.append)
+    repair(busy, report, said.append)
     assert any("less than a day ago" in line for line in said), said
-    part = next_part_id(path, "new")
-    publish(path, part, pieces[0])
-    publish_teacher(path, part, "late", pieces[0].teachers[TEACHERS[0].id])
-    assert digest(store.open(path).rollout("q000", 0)) == expected["rollout q000 0"]
-    _a_day_later(path)
-    repair(path, examine(path), said.append)
-    assert examine(path, deep=FULL).findings == ()
+    part = next_part_id(busy, "x")
+    publish(busy, part, pieces[1])
+    assert part == "p-x-0001"
+    asked = [TEACHERS[0].id]
+    assert digest(store.open(busy).rollout("q001", 0, asked)) == digest(store.open(local).rollout("q001", 0, asked))
+    _a_day_later(busy)
+    repair(busy, examine(busy), said.append)
+    assert {finding.kind for finding in examine(busy, deep=FULL).findings} == {"duplicate"}
 
 
 def _a_day_later(path: str) -> None:
