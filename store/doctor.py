@@ -24,7 +24,7 @@ from store.index_check import check_caches, parts_in_indexes
 from store.layout import CommitRecord
 from store.part_view import HEAD
 from store.parts import SHARED_AXES, Array
-from store.place import METADATA, Folder, PathLike, Place, parse
+from store.place import METADATA, Folder, Keys, PathLike, Place, parse
 from store.schema import STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stages
 from store.tables import RootAttributes
@@ -49,7 +49,10 @@ def examine(path: PathLike, *, deep: bool = False, progress: Progress | None = N
     try:
         attributes = layout.read_group_attributes(root)
     except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {root}") from error
+        if not look.can_list or not {"student", "teacher", "vocab"} <= set(root.folders()):
+            raise StoreError(f"there is no store at {root}") from error
+        look.damage("root", METADATA, "is missing, and everything else of a store is there", _COPY_AGAIN)
+        return look.report(())
     except Unreachable:
         raise
     except StoreError as error:
@@ -64,7 +67,8 @@ class Examination:
 
     def __init__(self, root: Place, deep: bool, progress: Progress | None = None) -> None:
         self.root, self.deep, self.progress = root, deep, progress
-        self.files = root.files()  #: None where they cannot be listed
+        self.can_list = not (isinstance(root, Keys) and root.root.spec["driver"] == "http")
+        self.files: dict[str, int | None] | None = None  #: with their sizes; None where they cannot be listed
         self.findings: list[Finding] = []
         self.commits: dict[str, CommitRecord] = {}  #: parts of the student that are committed and whole as far as seen
         self.heads: dict[str, dict[str, Array]] = {}
@@ -102,11 +106,13 @@ class Examination:
             return
         if "checksum" not in attributes:
             self.note("limit", METADATA, "has no checksum, as stores of before: not every damage of it can be found")
-        self._check_vocab()
+        # In this order, so that what writers put in meanwhile is not missed where something older names it.
         manifest = self._read_manifest(study)
-        seen = self._seen(manifest)
-        self._check_groups(study, seen)
         once = parts_in_indexes(self) | set(manifest.parts if manifest else ())
+        seen = self._seen(manifest)
+        self.files = self.root.files()
+        self._check_vocab()
+        self._check_groups(study, seen)
         records = self._read_records(study, seen, once)
         self._all = sum(size for record in records.values() for size, _ in record.files.values())
         for key, record in records.items():
@@ -155,7 +161,7 @@ class Examination:
             return None
 
     def _seen(self, manifest: Manifest | None) -> Seen:
-        if self.files is not None:
+        if self.can_list:
             return listed(self.root)
         if manifest is None:
             raise Unreachable(f"{self.root} has no {MANIFEST} that can be read, without which its parts cannot be found")

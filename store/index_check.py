@@ -37,16 +37,15 @@ def parts_in_indexes(look: Examination) -> set[str]:
 
 
 def _names(look: Examination) -> list[str]:
-    files = look.files or ()
-    return sorted({path.split("/")[1] for path in files if path.startswith(f"{FOLDER}/") and path.count("/") > 1})
+    return (look.root / FOLDER).folders() if look.can_list else []
 
 
 def check_caches(look: Examination, study_hash: str, seen: Seen, manifest: Manifest | None) -> None:
     """Note which index is damaged, and whether the manifest or the index is behind the parts."""
     in_manifest = [manifest.index] if manifest and manifest.index else []
-    names = in_manifest if look.files is None else _names(look)
+    names = _names(look) if look.can_list else in_manifest
     for name in names:
-        _check_one(look, study_hash, seen, name, in_use=manifest is not None and manifest.index == name)
+        _check_one(look, study_hash, seen, name)
     if manifest is None:
         if look.files is None or MANIFEST not in look.files:
             look.note("cache", MANIFEST, "is missing; a store on a web server needs it", _ANEW)
@@ -59,15 +58,12 @@ def check_caches(look: Examination, study_hash: str, seen: Seen, manifest: Manif
         look.note("cache", FOLDER, "has no index of the parts that there are", _ANEW)
 
 
-def _check_one(look: Examination, study_hash: str, seen: Seen, name: str, *, in_use: bool) -> None:
+def _check_one(look: Examination, study_hash: str, seen: Seen, name: str) -> None:
     key = f"{FOLDER}/{name}"
     try:
         layout.check_signature(layout.read_group_attributes(look.root / key))
     except FileNotFoundError:
-        if in_use:
-            look.damage("cache", f"{key}/{METADATA}", "is missing", _ANEW, key)
-        else:
-            look.note("cache", key, "was begun and never finished", _ANEW)
+        look.note("cache", key, f"has no {METADATA}, so it is no index", _ANEW)
         return
     except Unreachable:
         raise
@@ -102,6 +98,8 @@ def _check_index(look: Examination, found: Index) -> None:
         except Unreachable:
             raise
         except StoreError as error:
+            if not (look.root / found.folder / METADATA).exists():
+                return  # a writer has put a newer one in its place
             reason = str(error).split("; ", 1)[0].removeprefix(f"{look.root}/")
             look.damage("cache", f"{found.folder}/{name}", f"cannot be read ({reason})", _ANEW, found.folder)
             continue

@@ -151,6 +151,8 @@ def test_writers_killed_at_any_moment_lose_and_tear_nothing(folder: Path, record
             for writer in pair:
                 assert writer.stdout is not None
                 assert writer.stdout.readline() == "ready\n", writer.communicate()
+            live = examine(path)  # while both are at work
+            assert live.ok, live.findings
             for writer, moment in zip(pair, moments, strict=True):
                 if not moment:
                     time.sleep(draw.uniform(0.0, 0.6))
