@@ -79,20 +79,7 @@ def _in_hand(target: Destination, say: Say) -> Callable[[str], str]:
 
 def _repair_one(path: PathLike, target: Destination, finding: Finding, in_hand: Callable[[str], str], say: Say) -> None:
     if finding.kind in ("begun", "orphan"):
-        why = in_hand(finding.key)
-        name = finding.key.rsplit("/", 1)[-1]
-        if why:
-            say(f"left {finding.place}: {why}")
-        elif finding.kind == "orphan" and (target.place / "student" / name / METADATA).exists():
-            say(f"left {finding.place}: its writer was done meanwhile")
-        elif finding.kind == "begun" and isinstance(
-            target, LocalDestination
-        ):  # folders appear whole: it may have lost its metadata
-            _move(target.path / finding.key, _damaged_folder(path) / finding.key)
-            say(f"moved {finding.place} to {_damaged_folder(path) / finding.key}")
-        else:
-            target.remove(finding.key)
-            say(f"removed {finding.place}")
+        _take_out(path, target, finding, in_hand(finding.key), say)
     elif finding.kind == "group":
         content = {"id": finding.key.split("/")[1]} if "/" in finding.key else {}
         if isinstance(target.place, Keys):
@@ -108,6 +95,23 @@ def _repair_one(path: PathLike, target: Destination, finding: Finding, in_hand: 
         else:
             _move(Path(path, finding.key), _damaged_folder(path) / finding.key)
         say(f"moved {finding.place} out of the store")
+
+
+def _take_out(path: PathLike, target: Destination, finding: Finding, why_not: str, say: Say) -> None:
+    """What was begun and never committed. Whether a writer is at work was asked before: what is committed by now stays."""
+    name = finding.key.rsplit("/", 1)[-1]
+    done = f"student/{name}" if finding.kind == "orphan" else finding.key
+    if why_not:
+        say(f"left {finding.place}: {why_not}")
+    elif (target.place / done / METADATA).exists():
+        say(f"left {finding.place}: its writer was done meanwhile")
+    elif finding.kind == "begun" and isinstance(target, LocalDestination):
+        to = _damaged_folder(path) / finding.key  # folders appear whole: it may be one that lost its metadata
+        _move(target.path / finding.key, to)
+        say(f"moved {finding.place} to {to}")
+    else:
+        target.remove(finding.key)
+        say(f"removed {finding.place}")
 
 
 def _move_damaged(path: PathLike, target: Destination, report: Report, say: Say) -> None:

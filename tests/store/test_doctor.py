@@ -102,6 +102,20 @@ def test_what_is_nobodys_is_taken_away_and_what_may_be_work_is_left(own_store: P
     assert (own_store.with_name("S.zarr.damaged") / "student" / PART / "logprob" / "notes").read_text() == "whose?"
 
 
+def test_what_its_writer_has_committed_since_it_was_looked_at_stays(own_store: Path) -> None:
+    metadata = own_store / "student" / PART / "zarr.json"
+    content = metadata.read_bytes()
+    shutil.rmtree(own_store / "index")
+    (own_store / "manifest.json").unlink()
+    metadata.unlink()
+    report = examine(own_store)
+    assert {"begun", "orphan"} <= {finding.kind for finding in report.findings}
+    metadata.write_bytes(content)
+    repair(own_store, report, lambda _: None)
+    assert len(committed_question_ids(own_store)) == 6
+    assert examine(own_store, deep=True).findings == ()
+
+
 def test_a_damaged_part_is_moved_aside_and_its_questions_are_free_again(own_store: Path, records: list[PartArrays]) -> None:
     shard = own_store / "teacher" / "ext-7b" / PART / "logprob" / "c" / "0"
     content = bytearray(shard.read_bytes())
