@@ -35,6 +35,7 @@ N_QUESTIONS = 2
 RTT = 0.03
 #: A server in Python answers some hundred requests a second, so the long looks are taken in full runs alone.
 FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
+IN_FULL = pytest.mark.skipif(not FULL, reason="a thousand requests and more: make test-faults")
 
 PUBLISH = """
 import sys
@@ -170,6 +171,7 @@ def test_of_many_who_write_where_nothing_is_one_does(s3: Proxy, filled: str) -> 
         assert key.read(8) == b"%d" % won.index(True)
 
 
+@IN_FULL
 def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, busy: str, spooled: Path, pieces, local: Path) -> None:
     before, s3.delay = len(s3.seen), 0.002
     had = store.open(busy).part_ids
@@ -205,7 +207,7 @@ def _a_day_later(path: str) -> None:
         mark.write(mark.read(1 << 20).replace(b'"begun": ', b'"begun": -'))  # type: ignore[attr-defined]
 
 
-@pytest.mark.skipif(not FULL, reason="some 1,500 requests: make test-faults")
+@IN_FULL
 def test_a_damaged_part_on_s3_is_moved_aside(s3: Proxy, pieces) -> None:
     path = f"s3://{BUCKET}/damaged/S.zarr"
     _fill(path, pieces)
