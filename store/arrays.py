@@ -112,13 +112,13 @@ class ArrayReader:
             return handles
         import tensorstore
 
-        if self._context is None:
-            self._context = tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
+        context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
+        self._context = context
         futures = {}
         for key, piece in missing.items():
             known = assume and piece.shape is not None
             spec = self._spec(key) | ({"metadata": array_metadata(piece.spec, piece.shape or ())} if known else {})
-            futures[key] = tensorstore.open(spec, open=True, read=True, assume_metadata=known, context=self._context)
+            futures[key] = tensorstore.open(spec, open=True, read=True, assume_metadata=known, context=context)
             (self._assumed.add if known else self._assumed.discard)(key)
         for key, future in futures.items():
             piece = missing[key]
@@ -161,6 +161,8 @@ class ArrayReader:
             raise StoreError(f"{file} is damaged: it announces {max(chunk_bytes, whole) >> 20} MB in one piece")
 
     def _failed(self, piece: Slice, file_name: str, error: Exception) -> StoreError:
+        # TensorStore remembers what was missing as well as what was there: the next try begins with nothing.
+        self._context, self._open = None, {}
         file = self._root / piece.key / file_name
         reason = " ".join(str(error).split())[:160]
         if isinstance(file, Folder):

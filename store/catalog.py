@@ -78,11 +78,15 @@ def scan(root: Place, study_hash: str, study_teachers: tuple[TeacherInfo, ...], 
 
 
 def listed(root: Place, before: Catalog | None = None) -> Seen:
-    """By listing folders. Of a part or teacher that is not committed the folder may be there, its metadata is not."""
+    """By listing folders. Of a part or teacher that is not committed the folder may be there, its metadata is not.
+
+    A teacher's part without the student's is none: its writer is not done, or was killed.
+    """
     known: Mapping[str, Collection[str]] = before.teacher_parts if before else {}
     parts = [name for name in (root / "student").groups(before.parts if before else ()) if layout.is_safe_name(name)]
     ids = layout.list_parts(root / "teacher")
-    return Seen(parts, {one: set((root / "teacher" / one).groups(known.get(one, ()))) for one in ids}, None)
+    there = set(parts)
+    return Seen(parts, {one: there.intersection((root / "teacher" / one).groups(known.get(one, ()))) for one in ids}, None)
 
 
 def _in_manifest(root: Place, study_hash: str) -> Seen:

@@ -7,10 +7,12 @@ object store by sending the group's ``zarr.json`` last, on the condition that th
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,10 @@ from store.staging import failed_write, leftovers, rename_all, stage_beside, sta
 
 #: Files that are on their way to an object store at the same time.
 _UPLOADS = 16
+#: Folder of an object store with a mark for every upload that is under way, so that it can be told from a killed one.
+UPLOADS = "uploads"
+#: Seconds after which an upload that is still marked was killed.
+UPLOAD_SECONDS = 24 * 3600
 
 
 class Destination(ABC):
@@ -147,12 +153,25 @@ class RemoteDestination(Destination):
 
     def put_root(self, staged: Path, study_hash: str) -> None:
         try:
-            self._send(staged, "")
+            with self._marked([""]):
+                self._send(staged, "")
         except IsThere:
             self.is_store_of(study_hash)
 
     def remove_leftovers(self) -> int:
         return 0  # what was half sent lies in the store; `store.doctor` finds it
+
+    @contextmanager
+    def _marked(self, keys: Sequence[str]) -> Iterator[None]:
+        """A file in the store that says since when what is on its way, gone when it is in."""
+        mark = self.place / UPLOADS / f"{secrets.token_hex(8)}.json"
+        mark.write(json.dumps({"keys": list(keys), "begun": time.time()}).encode())
+        try:
+            yield
+        except IsThere:
+            mark.remove()
+            raise
+        mark.remove()  # not where it failed: what was sent is left too
 
     @contextmanager
     def stage(self, purpose: str) -> Iterator[Path]:
@@ -165,9 +184,10 @@ class RemoteDestination(Destination):
     def put(self, moves: Sequence[tuple[Path, str]]) -> None:
         placed: list[str] = []
         try:
-            for source, key in moves:
-                self._send(source, key)
-                placed.append(key)
+            with self._marked([key for _, key in moves]):
+                for source, key in moves:
+                    self._send(source, key)
+                    placed.append(key)
         except BaseException:
             for key in placed:
                 self.remove(key)

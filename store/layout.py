@@ -85,6 +85,8 @@ def schema_major(path: Place | PathLike, attributes: Mapping[str, Any]) -> int:
 
 def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
     """Raise StoreError unless this version can read what `attributes` say they are."""
+    if "checksum" in attributes and attributes["checksum"] != _checksum(attributes):
+        raise StoreError(f"{parse(path) / METADATA} is damaged: its checksum is not that of its contents")
     major, version = schema_major(path, attributes), attributes.get("schema_version")
     if major > SCHEMA_MAJOR:
         raise StoreError(
@@ -95,8 +97,8 @@ def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
 
 
 def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
-    """Root attributes as JSON."""
-    return {"schema_version": SCHEMA_VERSION, **asdict(attributes), "vocab_size": vocab_size}
+    """Root attributes as JSON, with a checksum over all of them."""
+    return signed({"schema_version": SCHEMA_VERSION, **asdict(attributes), "vocab_size": vocab_size})
 
 
 def decode_root(path: Place | PathLike, attributes: Mapping[str, Any]) -> RootAttributes:
@@ -129,7 +131,7 @@ def vocab_size(attributes: Mapping[str, Any]) -> int:
 
 def encode_added_teacher(teacher: TeacherInfo, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes of the group of a teacher that the study did not have, with the settings that it was added with."""
-    return {"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher), "settings": dict(settings)}
+    return signed({"schema_version": SCHEMA_VERSION, "added_teacher": asdict(teacher), "settings": dict(settings)})
 
 
 def read_added_settings(root: Place | PathLike, teacher: str) -> dict[str, Any]:
@@ -160,8 +162,10 @@ def read_added_teachers(
         folder = teachers / name
         try:
             attributes = read_group_attributes(folder)
+            if "checksum" in attributes:  # stores of before have none
+                check_signature(attributes)
             if "added_teacher" not in attributes:
-                continue
+                raise ValueError("it is no teacher of the study, and does not say what was added")
             teacher = decode_teacher(attributes["added_teacher"])
             if teacher.id != name:
                 raise ValueError(f"it is of teacher {teacher.id!r}")
@@ -272,7 +276,7 @@ def decode_commit(attributes: Mapping[str, Any]) -> CommitRecord:
         question_ids=_texts(attributes, "question_ids"),
         counts=decode_counts(_table(attributes, "counts")),
         n_completions=_count(attributes, "n_completions"),
-        files={name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()},
+        files=_files(attributes),
         made_with=_texts(attributes, "made_with") if "made_with" in attributes else (),
         generation=_count(attributes, "generation") if "generation" in attributes else 0,
         nominators=_texts(attributes, "nominators") if "nominators" in attributes else (),
@@ -287,9 +291,34 @@ def decode_counts(counts: Mapping[str, Any]) -> dict[str, int]:
     return {name: _count(counts, name) for name in counts}
 
 
+def encode_vocab(counts: Mapping[str, int], files: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+    """Attributes of the vocabulary's group: lengths of its axes, and its files as in a commit record."""
+    entries = {name: {"size": size, "crc32": crc} for name, (size, crc) in files.items()}
+    return signed({"counts": dict(counts), "files": entries})
+
+
+def read_vocab(root: Place | PathLike) -> tuple[dict[str, int], dict[str, tuple[int, str]]] | None:
+    """What `encode_vocab` wrote; None in a store of before, which says nothing. Raises StoreError where it is damaged."""
+    folder = parse(root) / "vocab"
+    try:
+        attributes = read_group_attributes(folder)
+        if not attributes:
+            return None
+        check_signature(attributes)
+        return decode_counts(_table(attributes, "counts")), _files(attributes)
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder / METADATA} is missing; copy the store again, or compute it anew") from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{folder / METADATA} is damaged: {_reason(error)}") from error
+
+
 def list_parts(group: Place | PathLike) -> list[str]:
     """Names of the folders in `group` that can be parts, sorted; whether they are committed is another question."""
     return [name for name in parse(group).folders() if is_safe_name(name)]
+
+
+def _files(attributes: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (_count(entry, "size"), _text(entry, "crc32")) for name, entry in _table(attributes, "files").items()}
 
 
 def _reason(error: BaseException) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from store.errors import StoreError
+from store.errors import StoreError, Unreachable
 
 if TYPE_CHECKING:
     import tensorstore
@@ -60,6 +61,10 @@ class Place(ABC):
         """
 
     @abstractmethod
+    def files(self) -> dict[str, int | None] | None:
+        """Every file under this folder with its size in bytes, None where that is not told; None where none can be listed."""
+
+    @abstractmethod
     def kvstore(self) -> dict[str, Any]:
         """The folder as TensorStore's specification of a key-value store."""
 
@@ -93,7 +98,7 @@ class Folder(Place):
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileNotFoundError(f"there is no {self}") from error
         except OSError as error:
-            raise StoreError(f"cannot read {self}: {error.strerror}") from error
+            raise Unreachable(f"cannot read {self}: {error.strerror}") from error
 
     def exists(self) -> bool:
         return self.path.is_file()
@@ -105,7 +110,16 @@ class Folder(Place):
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise StoreError(f"cannot list {self}: {error.strerror}") from error
+            raise Unreachable(f"cannot list {self}: {error.strerror}") from error
+
+    def files(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        for parent, _, names in os.walk(self.path):
+            for name in names:
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):  # taken away meanwhile
+                    found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+        return found
 
     def groups(self, known: Collection[str] = ()) -> list[str]:
         return [name for name in self.folders() if name in known or (self / name / METADATA).exists()]
@@ -179,6 +193,11 @@ class Keys(Place):
     def folders(self) -> list[str]:
         return sorted({key.split("/", 1)[0] for key in self.every_key() if "/" in key})
 
+    def files(self) -> dict[str, int | None] | None:
+        if self.root.spec["driver"] == "http":
+            return None
+        return dict.fromkeys(self.every_key())
+
     def groups(self, known: Collection[str] = ()) -> list[str]:
         inside = (key.split("/") for key in self.every_key())
         return sorted({pieces[0] for pieces in inside if len(pieces) == 2 and pieces[1] == METADATA})
@@ -200,6 +219,13 @@ class Keys(Place):
             if absent.state == "value":
                 return False
             return bool(store.write(self.key, content, if_equal=absent.stamp.generation).result().generation)
+        except Exception as error:  # as above
+            raise unreachable(self, error) from error
+
+    def remove(self) -> None:
+        """Remove this file; it need not be there. Raises StoreError."""
+        try:
+            self.root.open().write(self.key, None).result()
         except Exception as error:  # as above
             raise unreachable(self, error) from error
 
@@ -254,17 +280,17 @@ def is_remote(location: PathLike) -> bool:
     return "://" in os.fspath(location)
 
 
-def unreachable(place: Place | str, error: Exception) -> StoreError:
+def unreachable(place: Place | str, error: Exception) -> Unreachable:
     """What to say of a key-value store that failed, so that a person knows what to do."""
     reason = " ".join(str(error).split())
     if any(word in reason for word in _REFUSED):
-        return StoreError(
+        return Unreachable(
             f"{place} was refused for want of credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
             f"or {CREDENTIALS}=anonymous for what is public ({reason[:160]})"
         )
     if "NOT_FOUND" in reason or "NoSuchBucket" in reason:
-        return StoreError(f"{place} is not there; see whether the bucket and the address are right ({reason[:160]})")
-    return StoreError(f"{place} does not answer; see whether the address and the network are right ({reason[:160]})")
+        return Unreachable(f"{place} is not there; see whether the bucket and the address are right ({reason[:160]})")
+    return Unreachable(f"{place} does not answer; see whether the address and the network are right ({reason[:160]})")
 
 
 def _is_zip(path: Path) -> bool:

@@ -25,7 +25,7 @@ from store.page import Read, Rows, build_question, build_rollout, decode_text, n
 from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
-from store.schema import STUDENT, TEACHER, VOCAB, FinishReason, ForcedKind
+from store.schema import STUDENT, TEACHER, FinishReason, ForcedKind
 from store.study_order import build_paths, listing, rows_in_order, study_order
 from store.tables import (
     Completion,
@@ -44,7 +44,7 @@ from store.tables import (
     TeacherInfo,
 )
 from store.teacher_topk import Extras, check_topk, no_extras
-from store.vocab import Vocab
+from store.vocab import Vocab, read_vocab
 
 __all__ = ["Store", "StoreError", "Vocab"]
 
@@ -72,6 +72,7 @@ class Store:
             raise StoreError(_no_store(self._root)) from error
         layout.check_schema(self._root, attributes)
         self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
+        self._vocab_size = layout.vocab_size(attributes)
         self._arrays = ArrayReader(self._root, cache_bytes)
         self._views: dict[str, PartView] = {}
         self._rows: dict[tuple[str, int], QuestionRow] = {}
@@ -146,15 +147,17 @@ class Store:
     def vocab(self) -> Vocab:
         """The tokens as bytes; read once."""
         if self._vocab is None:
-            arrays = self._arrays.read([Slice("vocab", name, spec) for name, spec in VOCAB.items()])
-            self._vocab = Vocab(*arrays)
+            self._vocab = read_vocab(self._root, self._arrays, self._vocab_size)
         return self._vocab
 
     def refresh(self) -> bool:
-        """Look for new parts, of the student or of a teacher; True where there are some."""
+        """Look for new parts, of the student or of a teacher; True where there are some. Raises StoreError."""
         with self._refreshing:
             before = self._catalog
-            self._catalog = self._scan(before)
+            after = self._scan(before)
+            if len(after.parts) < len(before.parts) and not (self._root / METADATA).exists():
+                raise StoreError(f"{self._root} is not there any more; open it again where it is now")
+            self._catalog = after
             return (self._catalog.parts, self._catalog.teacher_parts) != (before.parts, before.teacher_parts)
 
     def questions(self) -> tuple[QuestionRow, ...]:
@@ -485,7 +488,7 @@ def _rollout_row(view: PartView, row: int, question_id: str, index: int) -> int:
 
 def _no_store(place: Place) -> str:
     if not isinstance(place, Folder):
-        return f"there is no store at {place}"
+        return f"there is no store at {place}; see whether the address is right, and the bucket or the server that it names"
     path = place.shown
     if path.is_dir():
         return f"{path} is a folder, but no store (it has no {METADATA})"

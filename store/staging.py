@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,14 +21,16 @@ from store import layout
 from store.encoding import LEVEL, grid
 from store.errors import IsThere, StoreError
 from store.parts import Array, Arrays, axis_lengths, count_completions
-from store.place import METADATA, Folder, Keys, Place
+from store.place import METADATA, Folder, Place
 from store.schema import STUDENT, ArraySpec
 
 #: EFBIG is what a limit on the size of files gives.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IS_THERE = {errno.EEXIST, errno.ENOTEMPTY}
-_SYNCS_AT_ONCE = 16
+_AT_ONCE = 16
+#: The process that made a stage: of this machine and alive or gone, or of another machine, so that nobody here knows.
+Owner = Literal["alive", "gone", "elsewhere"]
 
 
 def staging_folder(target: Path) -> Path:
@@ -38,13 +40,20 @@ def staging_folder(target: Path) -> Path:
 
 def leftovers(target: Path) -> list[Path]:
     """Stages beside the store that a process of this machine made and did not live to remove."""
-    stale: list[Path] = []
+    return [stage for stage, owner in stages(target).items() if owner == "gone"]
+
+
+def stages(target: Path) -> dict[Path, Owner]:
+    """Every stage beside the store, and what is known of the process that made it."""
+    found: dict[Path, Owner] = {}
     folder = staging_folder(target)
     for stage in sorted(folder.iterdir()) if folder.is_dir() else []:
         owner = re.search(r"\.(\d+)\.[0-9a-f]{8}$", stage.name)
-        if owner and stage.name[: owner.start()].endswith(f".{socket.gethostname()}") and not _is_alive(int(owner[1])):
-            stale.append(stage)
-    return stale
+        if owner is None or not stage.name[: owner.start()].endswith(f".{socket.gethostname()}"):
+            found[stage] = "elsewhere"
+        else:
+            found[stage] = "alive" if _is_alive(int(owner[1])) else "gone"
+    return found
 
 
 def _is_alive(process: int) -> bool:
@@ -89,6 +98,8 @@ def _sentence(target: Path, error: OSError) -> str:
         return f"there is no room to write {target} ({error.strerror}); it is as it was: free some space and run again"
     if error.errno in _NOT_ALLOWED:
         return f"{target} cannot be written ({error.strerror}: {error.filename}); see who owns it and how its disk is mounted"
+    if error.errno == errno.ENOENT and not target.exists():
+        return f"{target} is not there any more; put it back where it was, or name the place where it is now"
     if error.errno == errno.EXDEV:
         return f"{target} is a file system of its own, and parts are staged beside it; put the store one folder deeper"
     return f"{target} cannot be written: {error}"
@@ -114,7 +125,7 @@ def write_part(
         question_ids=question_ids,
         counts=axis_lengths(folder.name, arrays, specs),
         n_completions=count_completions(arrays) if specs is STUDENT else 0,
-        files=_sync_files(folder),
+        files=sync_files(folder),
         made_with=tuple(sorted(made_with)),
         generation=generation,
         nominators=nominators,
@@ -156,24 +167,29 @@ def read_arrays(folder: Place, specs: Mapping[str, ArraySpec]) -> dict[str, Arra
     """
     import zarr
 
-    arrays: dict[str, Array] = {}
-    for name, spec in specs.items():
+    def read(entry: tuple[str, ArraySpec]) -> Array:
+        name, spec = entry
+        shard = "/".join(["c", *"0" * len(spec.dims)])
         try:
-            found = zarr.open_array(_zarr_store(folder / name), mode="r")
+            found = zarr.open_array(_zarr_store(folder / name, shard), mode="r")
             if found.dtype != np.dtype(spec.dtype) or found.ndim != len(spec.dims):
                 raise ValueError(f"it is {found.dtype} with {found.ndim} axes")
-            if found.size and not (folder / name / "/".join(["c", *"0" * found.ndim])).exists():
+            if found.size and not (folder / name / shard).exists():
                 raise FileNotFoundError("its shard is missing")  # zarr-python would read fill values
-            arrays[name] = np.asarray(found[...])
+            return np.asarray(found[...])
         except StoreError:
             raise
         except Exception as error:  # zarr, its codecs and its storage each have exceptions of their own
             raise StoreError(f"{folder / name} is damaged; copy the store again, or compute it anew ({error})") from error
-    return arrays
+
+    if isinstance(folder, Folder):
+        return {name: read((name, spec)) for name, spec in specs.items()}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(specs, pool.map(read, specs.items()), strict=True))
 
 
-def _zarr_store(place: Place) -> Any:
-    """The place as zarr-python sees it; what it cannot reach by itself is fetched."""
+def _zarr_store(place: Place, shard: str) -> Any:
+    """The array as zarr-python sees it; what it cannot reach by itself is fetched."""
     from zarr.storage import LocalStore, MemoryStore
 
     if isinstance(place, Folder):
@@ -181,8 +197,11 @@ def _zarr_store(place: Place) -> Any:
     from zarr.core.buffer import default_buffer_prototype
 
     make = default_buffer_prototype().buffer.from_bytes
-    assert isinstance(place, Keys)
-    return MemoryStore({key: make((place / key).read(1 << 40)) for key in place.every_key()})
+    found = {}
+    for key in (METADATA, shard):
+        with suppress(FileNotFoundError):
+            found[key] = make((place / key).read(1 << 40))
+    return MemoryStore(found)
 
 
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
@@ -197,14 +216,14 @@ def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
     sync_folder(folder)
 
 
-def _sync_files(folder: Path) -> dict[str, tuple[int, str]]:
+def sync_files(folder: Path) -> dict[str, tuple[int, str]]:
     """Make every file under `folder` durable; return their sizes and checksums by path.
 
     A disk makes many files durable at once in about the time of one: hence the threads.
     """
     folders = [Path(parent) for parent, _, _ in os.walk(folder)]
     paths = sorted(path for parent in folders for path in parent.iterdir() if path.is_file())
-    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         entries = list(pool.map(_sync_file, paths))
         list(pool.map(sync_folder, folders))
     return {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, entries, strict=True)}

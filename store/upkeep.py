@@ -25,12 +25,16 @@ from store.staging import read_arrays, write_arrays, write_group
 _TRIES = 5
 
 
-def update_index(target: Destination, study_hash: str, published: Sequence[str] = ()) -> None:
+def update_index(target: Destination, study_hash: str, published: Sequence[str] = (), *, anew: bool = False) -> None:
     """Bring index and manifest up to date. `published` are the keys that the caller has just put in.
+
+    `anew` takes out what is there before: for a store that lost parts, and for caches that are damaged.
 
     Where folders are cheap to list they say which parts there are; elsewhere the manifest and `published` do, or, where
     nothing was published, a listing of all keys. Raises StoreError where a part is damaged and where it cannot be written.
     """
+    for name in target.begun(index.FOLDER) if anew else ():
+        target.remove(f"{index.FOLDER}/{name}")
     for _ in range(_TRIES):
         seen = _seen(target.place, study_hash, published)
         names = index.digest(seen.parts, seen.teachers)
@@ -38,7 +42,7 @@ def update_index(target: Destination, study_hash: str, published: Sequence[str] 
             break
         _write_index(target, study_hash, seen, names)
         manifest = Manifest(tuple(seen.parts), {one: tuple(sorted(parts)) for one, parts in seen.teachers.items()}, names)
-        target.rewrite(MANIFEST, lambda there, mine=manifest: _joined(target, study_hash, mine, there))  # type: ignore[misc]
+        target.rewrite(MANIFEST, lambda there, mine=manifest: _joined(target, study_hash, mine, None if anew else there))  # type: ignore[misc]
         _remove_older(target, study_hash, seen, names)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from store import layout
+from store.arrays import ArrayReader, Slice, shape_of
 from store.errors import StoreError
 from store.parts import Array, check_bounds
+from store.place import Place
+from store.schema import VOCAB
 
 
 class Vocab:
@@ -37,3 +41,14 @@ class Vocab:
     def text(self, token_ids: Iterable[int]) -> str:
         """Text of tokens in a row; what is not UTF-8 becomes U+FFFD. Raises StoreError as `bytes_of` does."""
         return b"".join([self.bytes_of(int(token_id)) for token_id in token_ids]).decode("utf-8", errors="replace")
+
+
+def read_vocab(root: Place, arrays: ArrayReader, n_tokens: int) -> Vocab:
+    """The vocabulary of a store whose root says that it has `n_tokens`. Raises StoreError where it is damaged."""
+    known = layout.read_vocab(root)
+    shapes = {name: shape_of(spec, known[0], "vocab") if known else None for name, spec in VOCAB.items()}
+    slices = [Slice("vocab", name, spec, shapes[name], 0, (shapes[name] or (0,))[0]) for name, spec in VOCAB.items()]
+    vocab = Vocab(*arrays.read(slices))
+    if len(vocab) != n_tokens:
+        raise StoreError(f"{root / 'vocab'} has {len(vocab)} tokens, the root says {n_tokens}; the store is damaged")
+    return vocab

@@ -15,10 +15,10 @@ import numpy as np
 from store import index, layout
 from store.destination import Destination, destination
 from store.errors import IsThere, StoreError
-from store.parts import SHARED_AXES, Array, Arrays, PartArrays, check_bounds, check_group, concatenate, validate
+from store.parts import SHARED_AXES, Array, Arrays, PartArrays, axis_lengths, check_bounds, check_group, concatenate, validate
 from store.place import METADATA, PathLike
 from store.schema import STUDENT, TEACHER, VOCAB
-from store.staging import write_arrays, write_group, write_part
+from store.staging import sync_files, write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
 from store.teacher_topk import check_topk
 from store.upkeep import update_index
@@ -56,7 +56,8 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
         root = stage / "store"
         root.mkdir()
         write_arrays(root / "vocab", arrays, VOCAB)
-        write_group(root / "vocab", {})
+        counts = axis_lengths("vocab", arrays, VOCAB)
+        write_group(root / "vocab", layout.encode_vocab(counts, sync_files(root / "vocab")))
         write_group(root / "student", {})
         write_group(root / "teacher", {})
         write_group(root / index.FOLDER, {})

@@ -206,13 +206,14 @@ def test_sizes_that_cannot_be_are_refused_before_memory_is_asked_for(own_store: 
 
 
 def test_a_huge_chunk_is_refused_before_memory_is_asked_for(own_store: Path) -> None:
-    metadata = own_store / "vocab" / "token_bytes" / "zarr.json"
+    metadata = _part(own_store) / "logprob" / "zarr.json"
     content = json.loads(metadata.read_text())
     content["chunk_grid"]["configuration"]["chunk_shape"] = [1 << 40]
     content["codecs"][0]["configuration"]["chunk_shape"] = [1 << 40]
     metadata.write_text(json.dumps(content))
-    with pytest.raises(StoreError, match=r"token_bytes/zarr\.json is damaged"):
-        _ = store.open(own_store).vocab
+    _flip(_part(own_store) / "logprob" / "c" / "0", 0.5)  # so that it is read once more, by what it says of itself
+    with pytest.raises(StoreError, match=r"logprob/zarr\.json is damaged"):
+        store.open(own_store).rollout("q000", 0)
 
 
 @pytest.mark.parametrize(
