@@ -13,11 +13,13 @@ import pytest
 
 import store
 from opd_tui import cli
+from store import copying
 from store.writer import add_teacher
 from tests.conftest import run_opd
 from tests.store.conftest import PLACE
 from tests.store.test_copying import same_content
 from tests.synthetic import TeacherInfo, question_record, root_attributes, vocabulary, write_store
+from tests.terminal.driving import browsing, picture
 from tests.test_hostile_output import on_terminal
 
 
@@ -96,6 +98,13 @@ def test_a_slice_opens_as_it_is(tmp_path: Path, made: Path, opd) -> None:
     assert zip_file(tmp_path / "slice.zip")
     told = opd("info", tmp_path / "slice.zip")
     assert "2 of 4" in told[1]
+
+
+async def test_a_slice_is_browsed_as_it_is(tmp_path: Path, made: Path) -> None:
+    copying.copy([made], tmp_path / "slice.zip", questions=["q001"])
+    async with browsing(tmp_path / "slice.zip") as (pilot, _):
+        assert "q001" in picture(pilot)
+        assert "1 of 4 questions" in picture(pilot)
 
 
 def zip_file(path: Path) -> bool:
