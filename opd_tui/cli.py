@@ -12,12 +12,12 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from opd_tui import result_commands, store_commands
 from opd_tui.guard import ForeignModule, check_packages
-from opd_tui.store_commands import register
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
@@ -226,76 +226,8 @@ def info(path: StorePath, json: Annotated[bool, typer.Option("--json", help="As 
         print_info(description)
 
 
-@app.command()
-def export(
-    path: StorePath,
-    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output.")],
-    format: Annotated[
-        Literal["jsonl", "csv"],
-        typer.Option(
-            "--format", help="One token under one teacher a row. csv: text that begins like a formula gets a ' in front."
-        ),
-    ] = "jsonl",
-    question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
-    rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
-    teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher (repeatable).")] = None,
-    tokens: Annotated[str, typer.Option(metavar="A:B", help="Only token positions A to B - 1.")] = "",
-    objective: Annotated[
-        list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
-    ] = None,
-) -> None:
-    """Write a slice of a store to a file."""
-    from compute.objectives import parse
-    from opd_tui.export import Selection, parse_range, write
-
-    try:
-        positions = parse_range(tokens)
-        objectives = tuple(str(parse(name)) for name in objective or ())
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
-    n = write(path, selection, format, out)
-    if out != "-":
-        print(f"{n:,} rows are in {out}.")
-
-
-@app.command()
-def report(
-    path: StorePath,
-    objective: Annotated[
-        list[str] | None, typer.Option(help="Under this objective, in place of the study's (repeatable).")
-    ] = None,
-    support: Annotated[
-        Literal["sliced", "renormalised", "lumped"], typer.Option(help="How tokens that are no kept children take part.")
-    ] = "sliced",
-    estimator: Annotated[
-        Literal["backup", "on_policy", "plain"],
-        typer.Option(help="How p_succ is estimated; the others take a study whose allocation was uniform, and plain is biased."),
-    ] = "backup",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
-) -> None:
-    """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
-    from compute.objectives import parse
-    from opd_tui.report import print_report
-
-    try:
-        objectives = tuple(str(parse(name)) for name in objective or ())
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
-
-
-@app.command("objectives")
-def objectives_command(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """List the distillation objectives that scores can be computed for."""
-    from opd_tui.objective_table import print_objectives
-
-    print_objectives(as_json=json)
-
-
-register(app)
+result_commands.register(app)
+store_commands.register(app)
 
 
 class _Failure(Exception):
@@ -446,8 +378,8 @@ def _failed(error: Exception) -> int:
         return 130
     if isinstance(error, ComputeError | StoreError | _Failure):
         sentence = str(error)
-        begins = sentence.split(" ", 1)[0]
-        sentence = sentence if "/" in begins else sentence[:1].upper() + sentence[1:]  # a path is left as it is
+        if sentence.partition(" ")[0].isalpha():  # a path stays as it is
+            sentence = sentence[:1].upper() + sentence[1:]
         print(f"opd-tui: {safe(sentence)}", file=sys.stderr)
     else:
         print(

@@ -23,13 +23,14 @@ from compute.objectives import parse
 from compute.posterior import Posterior, fit, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
+from opd_tui.parquet import require_pyarrow, write_parquet
 from opd_tui.text import safe
 from store.errors import StoreError
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
 from store.tables import Nodes, Rollout
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "csv", "parquet"]
 Row = dict[str, Any]
 
 
@@ -108,19 +109,29 @@ def _scored(opened: Store, question: str | None, teachers: tuple[str, ...], name
 
 
 def write(path: str, selection: Selection, format: Format, out: str) -> int:
-    """Write a selection of the store at `path` to the file `out`, or to standard output for ``-``. Returns the number of rows.
+    """Write a selection of the store at `path` to the file `out`, or text to standard output for ``-``; return how many rows.
 
-    A file appears only when it is whole.
+    A file appears only when it is whole. Raises StoreError for unknown names, where the file cannot be written, and where
+    a format takes an extra that is not installed.
     """
+    if format == "parquet":
+        require_pyarrow()  # before a store is scored for it
     opened = store.open(path)
     found = rows(opened, selection)
+    names = _objectives(opened, selection)
     if out == "-":
-        return _write(found, format, _objectives(opened, selection), sys.stdout, _on_screen if sys.stdout.isatty() else str)
+        if format == "parquet":
+            raise StoreError("Parquet is no text: name a file to write to.")
+        return _write(found, format, names, sys.stdout, _on_screen if sys.stdout.isatty() else str)
     target = Path(out)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            n = _write(found, format, _objectives(opened, selection), file, str)
+        if format == "parquet":
+            about = {"study_hash": opened.attributes.study_hash, "student": opened.attributes.student}
+            n = write_parquet(found, names, unfinished, about)
+        else:
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                n = _write(found, format, names, file, str)
         unfinished.replace(target)
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror}.") from None

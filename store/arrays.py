@@ -165,6 +165,8 @@ class ArrayReader:
         self._context, self._open = None, {}
         file = self._root / piece.key / file_name
         reason = " ".join(str(error).split())[:160]
+        if "ignored by server" in str(error) or "HTTP code 416" in str(error):
+            return StoreError(f"{file} cannot be read: its server does not send the last bytes of a file; use one that does")
         if isinstance(file, Folder):
             what = "is damaged" if file.exists() else "is missing"
         elif "NOT_FOUND" in reason or "DATA_LOSS" in reason or "zarr" in reason.lower():

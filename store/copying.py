@@ -27,7 +27,7 @@ PER_PART = 64
 #: Parts of the sources that are kept in memory: shards of a study take turns question by question.
 _AT_HAND = 4
 
-Progress = Callable[[int, int], None]  #: questions written, and to write
+Progress = Callable[[int, int], None]  #: questions written, and to write; called once before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,19 @@ def copy(
     `out` is a folder, an s3:// address, or a file ending in .zip that `browse` opens as it is. Of a question that several
     sources have, the one of the highest generation is taken, then the first. `teachers` leaves out added teachers that are
     not named; those of the study stay. Raises StoreError where sources are not of one study, where something is at `out`
-    already, and where a source is damaged.
+    already or `out` lies inside of a source, for unknown names, and where a source is damaged.
     """
     stores = [Store(source) for source in sources]
     _check_same_study(stores)
-    _check_free(out)
+    _check_free(out, sources)
+    _check_teachers(stores, teachers)
     origins = _origins(stores, questions, teachers)
     text = os.fspath(out)
     with destination(text).stage("copy") as stage:
         made = stage / "store"
         _create(made, stores, {teacher for origin in origins for teacher in origin.teachers})
         done = 0
+        progress(done, len(origins))
         run = secrets.token_hex(4)
         cache = _Parts(stores)
         for group in _groups(origins, per_part):
@@ -98,8 +100,19 @@ def _check_same_study(stores: Sequence[Store]) -> None:
                 raise StoreError(f"teacher {teacher.id!r} is not the same in {first.path} and {other.path}")
 
 
-def _check_free(out: PathLike) -> None:
+def _check_teachers(stores: Sequence[Store], teachers: Collection[str] | None) -> None:
+    known = list(dict.fromkeys(teacher.id for store in stores for teacher in store.teachers))
+    for name in teachers or ():
+        if name not in known:
+            raise StoreError(f"{stores[0].path} has no teacher {name!r}; it has {', '.join(map(repr, known))}")
+
+
+def _check_free(out: PathLike, sources: Sequence[PathLike]) -> None:
     text = os.fspath(out)
+    for source in (os.fspath(one) for one in sources):
+        inside = not is_remote(text) and not is_remote(source) and Path(text).resolve().is_relative_to(Path(source).resolve())
+        if inside and Path(text).resolve() != Path(source).resolve():
+            raise StoreError(f"{text} lies inside of {source}, which is only read; give the new store a path beside it")
     taken = (destination(text).place / METADATA).exists() if is_remote(text) else os.path.lexists(text)
     if taken:
         raise StoreError(f"{text} is there already; stores are written anew to a new path only")

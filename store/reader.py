@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from store.tables import (
 )
 from store.teacher_topk import Extras, check_topk, no_extras
 from store.vocab import Vocab, read_vocab
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["Store", "StoreError", "Vocab"]
 
@@ -355,6 +358,42 @@ class Store:
         taken_N, taken_G = (rows_in_order(views, order, axis) for axis in ("node", "group"))
         table = take_nodes(merge_nodes(tables), taken_N, taken_G)
         return table, build_paths(views, order, path_nodes, taken_N)
+
+    # For notebooks --------------------------------------------------------------------------------
+
+    def to_xarray(
+        self,
+        questions: Iterable[str] | None = None,
+        rollouts: Collection[int] | None = None,
+        teachers: Iterable[str] | None = None,
+        *,
+        topk: bool = True,
+        max_bytes: int = 2 << 30,
+    ) -> xarray.Dataset:
+        """Rollouts token by token, as one `xarray.Dataset` in memory; None means all.
+
+        Axes: `rollout` (labelled by question_id, rollout_index, correct, reward, finish_reason, path_kind, n_tokens), `token`
+        (its position), `teacher` (its id), `divergence` (its name), and `candidate` (rank in a top-K, left
+        out by ``topk=False``). Rollouts are padded to the longest, with NaN, or -1 for ids; so is a teacher that was not
+        asked. Log-probabilities and entropies are float32, in nat. Raises StoreError where xarray is missing, for unknown
+        names, and where the dataset would take more than `max_bytes`.
+        """
+        from store import to_xarray
+
+        names = self._teacher_ids(self._catalog, teachers)
+        return to_xarray.rollouts(self, questions, rollouts, names, topk=topk, max_bytes=max_bytes)
+
+    def nodes_to_xarray(
+        self, questions: Iterable[str] | None = None, teachers: Iterable[str] | None = None, *, max_bytes: int = 2 << 30
+    ) -> xarray.Dataset:
+        """Targeted nodes with their children and counts, as one `xarray.Dataset` in memory; None means all.
+
+        Axes: `node` (labelled by question_id, position, question_node: what `to_xarray` calls the same), `child`, `teacher`
+        (its id) and `objective`. Beyond a node's last child ids are -1, kinds "absent", numbers NaN. Raises as `to_xarray`.
+        """
+        from store import to_xarray
+
+        return to_xarray.nodes(self, questions, self._teacher_ids(self._catalog, teachers), max_bytes=max_bytes)
 
     # How ------------------------------------------------------------------------------------------
 

@@ -277,6 +277,6 @@ def test_demo_without_a_terminal_prints_the_summary(tmp_path):
 
 def test_help_is_short_and_names_every_command():
     told = run_opd("--help").stdout
-    for word in ("demo", "init", "compute", "browse", "info", "export", "objectives", "report", "migrate"):
+    for word in ("demo", "init", "compute", "browse", "info", "export", "objectives", "report", "migrate", "merge", "compact"):
         assert word in told
     assert Path(CHAIN_SUMS / "study.toml").is_file()

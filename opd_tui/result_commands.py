@@ -1,0 +1,111 @@
+"""Commands of `opd-tui` that give what a store holds to people and to their tools. `register` puts them into the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `app`."""
+    app.command()(export)
+    app.command()(report)
+    app.command("objectives")(objectives_command)
+
+
+def export(
+    path: StorePath,
+    out: Annotated[
+        str,
+        typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv)."),
+    ],
+    format: Annotated[
+        Literal["jsonl", "csv", "parquet", "zarr"],
+        typer.Option(
+            "--format",
+            help="jsonl, csv, parquet: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
+            "front. parquet: columns with types, for pandas, polars and DuckDB. zarr: the chosen questions as a store of "
+            "their own, one file where FILE ends in .zip; `opd-tui browse` opens it.",
+        ),
+    ] = "jsonl",
+    question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
+    rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this teacher (repeatable). With zarr: of the teachers added later; the study's own all stay."),
+    ] = None,
+    tokens: Annotated[str, typer.Option(metavar="A:B", help="Only token positions A to B - 1.")] = "",
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
+    ] = None,
+) -> None:
+    """Write a slice of a store to a file."""
+    if format == "zarr":
+        _export_store(path, out, question, teacher, rows_only=bool(rollout or tokens or objective))
+        return
+    if format == "parquet" and out == "-":
+        raise typer.BadParameter("Parquet is no text: name a file with -o.")
+    from compute.objectives import parse
+    from opd_tui.export import Selection, parse_range, write
+
+    try:
+        positions = parse_range(tokens)
+        objectives = tuple(str(parse(name)) for name in objective or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
+    n = write(path, selection, format, out)
+    if out != "-":
+        from opd_tui.text import safe
+
+        print(f"{n:,} rows are in {safe(out)}.")
+
+
+def _export_store(path: str, out: str, questions: list[str] | None, teachers: list[str] | None, *, rows_only: bool) -> None:
+    if rows_only:
+        raise typer.BadParameter(
+            "A slice in zarr holds whole questions, whatever they are scored under: choose with --question and --teacher, "
+            "not with --rollout, --tokens or --objective."
+        )
+    if out == "-":
+        raise typer.BadParameter("A store does not go to standard output: name a file that ends in .zip, or a folder, with -o.")
+    from opd_tui.copied import copy_with_progress
+
+    print(copy_with_progress([path], out, questions=questions or None, teachers=teachers or None))
+
+
+def report(
+    path: StorePath,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Under this objective, in place of the study's (repeatable).")
+    ] = None,
+    support: Annotated[
+        Literal["sliced", "renormalised", "lumped"], typer.Option(help="How tokens that are no kept children take part.")
+    ] = "sliced",
+    estimator: Annotated[
+        Literal["backup", "on_policy", "plain"],
+        typer.Option(help="How p_succ is estimated; the others take a study whose allocation was uniform, and plain is biased."),
+    ] = "backup",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
+) -> None:
+    """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
+    from compute.objectives import parse
+    from opd_tui.report import print_report
+
+    try:
+        objectives = tuple(str(parse(name)) for name in objective or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
+
+
+def objectives_command(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List the distillation objectives that scores can be computed for."""
+    from opd_tui.objective_table import print_objectives
+
+    print_objectives(as_json=json)
