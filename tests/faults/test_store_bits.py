@@ -16,10 +16,10 @@ from store.doctor import Finding, examine
 from store.errors import StoreError
 from store.tables import TeacherInfo
 from store.writer import add_teacher, concatenate, create, publish, publish_teacher
+from tests.conftest import FULL
 from tests.everything import everything
 from tests.synthetic import SPECIALS, question_record, root_attributes, vocabulary
 
-FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 N_FLIPS = 1000 if FULL else 15
 N_CUT = 300 if FULL else 5
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

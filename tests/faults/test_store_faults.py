@@ -23,10 +23,10 @@ from store.errors import StoreError
 from store.parts import PartArrays
 from store.repair import repair
 from store.writer import committed_question_ids, create, publish, remove_leftovers
+from tests.conftest import FULL
 from tests.everything import digest
 from tests.synthetic import SPECIALS, question_record, root_attributes, vocabulary
 
-FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 ROUNDS, KILLS = (10, 20) if FULL else (1, 6)
 N_QUESTIONS = 4
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

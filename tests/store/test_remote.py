@@ -25,6 +25,7 @@ from store.place import parse
 from store.repair import repair
 from store.tables import RootAttributes, TeacherInfo
 from store.writer import add_teacher, committed_question_ids, create, next_part_id, publish, publish_teacher
+from tests.conftest import FULL
 from tests.everything import digest, everything
 from tests.store.conftest import ROOT
 from tests.store.object_store import BUCKET, Proxy, environment, object_store, range_handler, serve
@@ -34,8 +35,6 @@ LATE = TeacherInfo("late", "external", "", "late-1b", False, "added later")
 N_QUESTIONS = 2
 RTT = 0.03
 #: A server in Python answers some hundred requests a second, so the long looks are taken in full runs alone.
-FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
-IN_FULL = pytest.mark.skipif(not FULL, reason="a thousand requests and more: make test-faults")
 
 PUBLISH = """
 import sys
@@ -171,7 +170,7 @@ def test_of_many_who_write_where_nothing_is_one_does(s3: Proxy, filled: str) -> 
         assert key.read(8) == b"%d" % won.index(True)
 
 
-@IN_FULL
+@pytest.mark.full
 def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, busy: str, spooled: Path, pieces, local: Path) -> None:
     before, s3.delay = len(s3.seen), 0.002
     had = store.open(busy).part_ids
@@ -207,7 +206,7 @@ def _a_day_later(path: str) -> None:
         mark.write(mark.read(1 << 20).replace(b'"begun": ', b'"begun": -'))  # type: ignore[attr-defined]
 
 
-@IN_FULL
+@pytest.mark.full
 def test_a_damaged_part_on_s3_is_moved_aside(s3: Proxy, pieces) -> None:
     path = f"s3://{BUCKET}/damaged/S.zarr"
     _fill(path, pieces)
