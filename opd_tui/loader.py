@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from store.errors import StoreError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Requests that are no page.
 OPEN, POLL, SURVEY, PREFETCH = 0, -1, -2, -3
+#: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
+READ_AHEAD_AFTER = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +154,32 @@ class Loader:
             self._work(library, self._desk)
 
     def _work(self, library: Library, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:
-        while (job := jobs.get()) is not None:
-            request, task = job
+        """Do jobs in order. Reading ahead waits until a person has what was asked for before their eyes."""
+        ahead: Job | None = None
+        while True:
             try:
-                answer = task(library)
-            except StoreError as error:
-                answer = Failed(request, str(error))
-            except Exception as error:
-                answer = Broken(error)
-            if answer is not None:
-                self._hand_over(answer)
+                job = jobs.get(timeout=READ_AHEAD_AFTER if ahead else None)
+            except Empty:
+                assert ahead is not None
+                self._do(library, PREFETCH, ahead)
+                ahead = None
+                continue
+            if job is None:
+                return
+            if job[0] == PREFETCH:
+                ahead = job[1]
+            else:
+                self._do(library, *job)
+
+    def _do(self, library: Library, request: int, task: Job) -> None:
+        try:
+            answer = task(library)
+        except StoreError as error:
+            answer = Failed(request, str(error))
+        except Exception as error:
+            answer = Broken(error)
+        if answer is not None:
+            self._hand_over(answer)
 
     def _hand_over(self, answer: Answer) -> None:
         if self._newest >= 0:

@@ -15,7 +15,7 @@ CHAIN_SUMS = ROOT / "examples" / "chain_sums"
 #: The console script of the environment that runs the tests.
 OPD_TUI = Path(sys.executable).with_name("opd-tui")
 
-#: `make test-faults` asks for the full numbers of what runs in small here.
+#: `make test-full` asks for the full numbers of what runs in small here.
 FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

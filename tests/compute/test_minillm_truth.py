@@ -61,6 +61,7 @@ def _after(teacher, prompt, prefixes):
     return teacher.log_probs(states).double().numpy()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("m", "spread"), [(0, 0.05), (5, 0.01)])
 def test_F_agrees_with_enumeration(children, m, spread):
     """Up to rare continuations, which 48 completions may miss: `spread` of the truth's own size."""

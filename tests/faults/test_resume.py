@@ -61,7 +61,7 @@ def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, mom
     assert stored(out) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1] if FULL else [signal.SIGTERM])
 def test_a_signal_ends_it_with_130_and_keeps_what_is_finished(study, whole, tmp_path, number):
     out = tmp_path / "s.zarr"
     process = start(study, out)
