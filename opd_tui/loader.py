@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Requests that are no page.
 OPEN, POLL, SURVEY, PREFETCH = 0, -1, -2, -3
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
-READ_AHEAD_AFTER = 0.15
+READ_AHEAD_AFTER = 0.4
 
 
 @dataclass(frozen=True, slots=True)

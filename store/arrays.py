@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 30
 #: A decoded chunk of a real store is below 1 MB.
 MAX_CHUNK_BYTES = 64 << 20
-#: Open arrays kept at hand; each costs some 10 KB.
-MAX_OPEN = 4096
+#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140.
+MAX_OPEN = 1024
+#: A process grows by about three times what TensorStore's pool of chunks may take: what its threads free, they keep.
+POOL_SHARE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class ArrayReader:
             return handles
         import tensorstore
 
-        context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes}})
+        context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes // POOL_SHARE}})
         self._context = context
         futures = {}
         for key, piece in missing.items():
@@ -129,7 +131,7 @@ class ArrayReader:
             self._check(piece, handle)
             handles[key] = handle
         if len(self._open) + len(missing) > MAX_OPEN:
-            self._open = {}
+            self._open = dict(list(self._open.items())[-MAX_OPEN // 2 :])  # the newest
         self._open.update((key, handles[key]) for key in missing)
         return handles
 

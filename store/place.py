@@ -122,7 +122,8 @@ class Folder(Place):
         return found
 
     def groups(self, known: Collection[str] = ()) -> list[str]:
-        return [name for name in self.folders() if name in known or (self / name / METADATA).exists()]
+        here = str(self.path)  # joined as text: a store has thousands of them
+        return [name for name in self.folders() if name in known or os.path.isfile(f"{here}/{name}/{METADATA}")]
 
     def kvstore(self) -> dict[str, Any]:
         return {"driver": "file", "path": f"{self.path}/"}
