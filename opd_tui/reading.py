@@ -95,13 +95,13 @@ class Library:
 
     def prefetch(self, question_id: str, index: int) -> None:
         """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
-        order = [(row.id, rollout.index) for row in self._store.questions() for rollout in row.rollouts]
-        if (question_id, index) not in order:
-            return
-        at = order.index((question_id, index))
-        for place in (at + 1, at - 1):
-            if 0 <= place < len(order):
-                self.rollout(*order[place])
+        rows = self._store.questions()
+        at = next((place for place, row in enumerate(rows) if row.id == question_id), 0)
+        near = [(row.id, rollout.index) for row in rows[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
+        if (question_id, index) in near:
+            here = near.index((question_id, index))
+            for neighbour in (*near[here + 1 : here + 2], *near[max(here - 1, 0) : here]):
+                self.rollout(*neighbour)
 
     def _read(self, question_id: str, index: int) -> RolloutPage:
         if question_id in self._scored:

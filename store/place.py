@@ -204,7 +204,7 @@ class Keys(Place):
         return sorted({pieces[0] for pieces in inside if len(pieces) == 2 and pieces[1] == METADATA})
 
     def kvstore(self) -> dict[str, Any]:
-        return {**self.root.spec, "path": f"{self.root.spec.get('path', '')}{self.key}/" if self.key else self.root.spec["path"]}
+        return {**self.root.spec, "path": self.root.spec["path"] + (f"{self.key}/" if self.key else "")}
 
     @property
     def lists(self) -> bool:

@@ -79,6 +79,7 @@ class Store:
         self._arrays = ArrayReader(self._root, cache_bytes)
         self._views: dict[str, PartView] = {}
         self._rows: dict[tuple[str, int], QuestionRow] = {}
+        self._questions: tuple[Catalog, tuple[QuestionRow, ...]] | None = None  # of which look at the store
         self._index_arrays: tuple[str, Read] | None = None  # folder of the index, and its arrays
         self._damaged_indexes: set[str] = set()
         self._teacher_commits: dict[tuple[str, str], CommitRecord] = {}
@@ -166,9 +167,11 @@ class Store:
     def questions(self) -> tuple[QuestionRow, ...]:
         """The list of questions with their rollouts, by number; of duplicates the one of the highest generation."""
         catalog = self._catalog
-        views = self._load_views(catalog, catalog.parts)
-        found = [self._question_row(views[name], row) for name, row in catalog.place.values()]
-        return tuple(sorted(found, key=lambda row: (row.number, row.id)))
+        if self._questions is None or self._questions[0] is not catalog:
+            views = self._load_views(catalog, catalog.parts)
+            found = [self._question_row(views[name], row) for name, row in catalog.place.values()]
+            self._questions = (catalog, tuple(sorted(found, key=lambda row: (row.number, row.id))))
+        return self._questions[1]
 
     def listing(self) -> Listing:
         """The same as columns: however many rollouts there are, it takes the index and no part."""

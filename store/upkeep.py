@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from store import index, layout
 from store.catalog import Seen, listed
@@ -23,6 +24,19 @@ from store.staging import read_arrays, write_arrays, write_group
 
 #: So often another writer may come between before the next one is left to tidy up.
 _TRIES = 5
+
+
+def follow(target: Destination, study_hash: str, published: Sequence[str] = ()) -> None:
+    """Bring index and manifest up to date after `published` keys went in: `update_index`, for those who write something else.
+
+    These are in whatever becomes of the caches. Where folders can be listed readers do without, and the next publication
+    writes them; a far store is found by its manifest alone, so there a failure is raised as a StoreError.
+    """
+    try:
+        update_index(target, study_hash, published)
+    except StoreError:
+        if not target.place.lists:
+            raise
 
 
 def update_index(target: Destination, study_hash: str, published: Sequence[str] = (), *, anew: bool = False) -> None:
@@ -42,7 +56,7 @@ def update_index(target: Destination, study_hash: str, published: Sequence[str] 
             break
         _write_index(target, study_hash, seen, names)
         manifest = Manifest(tuple(seen.parts), {one: tuple(sorted(parts)) for one, parts in seen.teachers.items()}, names)
-        target.rewrite(MANIFEST, lambda there, mine=manifest: _joined(target, study_hash, mine, None if anew else there))  # type: ignore[misc]
+        target.rewrite(MANIFEST, partial(_joined, target, study_hash, manifest, anew))
         _remove_older(target, study_hash, seen, names)
 
 
@@ -62,9 +76,9 @@ def _seen(place: Place, study_hash: str, published: Sequence[str]) -> Seen:
     return Seen(sorted(parts), teachers, manifest.index)
 
 
-def _joined(target: Destination, study_hash: str, mine: Manifest, there: bytes | None) -> bytes:
+def _joined(target: Destination, study_hash: str, mine: Manifest, anew: bool, there: bytes | None) -> bytes:
     """The manifest to write: where another writer of a far store has put parts into it meanwhile, these stay in."""
-    if there is not None and not target.place.lists:
+    if there is not None and not anew and not target.place.lists:
         theirs = index.decode_manifest(there, study_hash, str(target.place / MANIFEST))
         everyone = {*mine.teachers, *theirs.teachers}
         parts = tuple(sorted({*mine.parts, *theirs.parts}))

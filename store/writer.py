@@ -21,7 +21,7 @@ from store.schema import STUDENT, TEACHER, VOCAB
 from store.staging import sync_files, write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
 from store.teacher_topk import check_topk
-from store.upkeep import update_index
+from store.upkeep import follow
 
 __all__ = [
     "PartArrays",
@@ -65,7 +65,7 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
             write_group(root / "teacher" / teacher.id, {"id": teacher.id})
         write_group(root, layout.encode_root(attributes, len(token_bytes)))
         target.put_root(root, attributes.study_hash)
-    update_index(target, attributes.study_hash)
+    follow(target, attributes.study_hash)
 
 
 def add_teacher(path: PathLike, teacher: TeacherInfo, settings: Mapping[str, Any] | None = None) -> None:
@@ -86,7 +86,7 @@ def add_teacher(path: PathLike, teacher: TeacherInfo, settings: Mapping[str, Any
         write_group(stage / teacher.id, layout.encode_added_teacher(teacher, settings or {}))
         with suppress(IsThere):  # another process was first
             target.put([(stage / teacher.id, f"teacher/{teacher.id}")])
-    update_index(target, root.study_hash)
+    follow(target, root.study_hash)
 
 
 def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int = 0, nominators: tuple[str, ...] = ()) -> None:
@@ -120,7 +120,7 @@ def publish(path: PathLike, part_id: str, part: PartArrays, *, generation: int =
         )
         moves.append((stage / "student", f"student/{part_id}"))
         target.put(moves)
-    update_index(target, root.study_hash, [key for _, key in moves])
+    follow(target, root.study_hash, [key for _, key in moves])
 
 
 def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) -> None:
@@ -146,7 +146,7 @@ def publish_teacher(path: PathLike, part_id: str, teacher: str, arrays: Arrays) 
     with target.stage(part_id) as stage:
         write_part(stage / "teacher", part_id, root.study_hash, student.question_ids, arrays, TEACHER)
         target.put([(stage / "teacher", key)])
-    update_index(target, root.study_hash, [key])
+    follow(target, root.study_hash, [key])
 
 
 def committed_question_ids(path: PathLike) -> frozenset[str]:
@@ -183,7 +183,7 @@ def remove_leftovers(path: PathLike) -> int:
     """
     target = destination(path)
     removed = target.remove_leftovers()
-    update_index(target, _read_root(target).study_hash)
+    follow(target, _read_root(target).study_hash)
     return removed
 
 

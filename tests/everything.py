@@ -38,14 +38,14 @@ def _calls(reader: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "vocab", lambda: [(reader.vocab.bytes_of(i), reader.vocab.is_special(i)) for i in range(len(reader.vocab))]
     yield "study_nodes", lambda: reader.study_nodes(whole=True)
     for name in reader.attributes.question_ids:
-        yield f"question {name}", lambda name=name: reader.question(name)  # type: ignore[misc]
-        yield f"nodes {name}", lambda name=name: reader.nodes(name, whole=True)  # type: ignore[misc]
-        yield f"completions {name}", lambda name=name: reader.completions(name)  # type: ignore[misc]
+        yield f"question {name}", lambda name=name: reader.question(name)
+        yield f"nodes {name}", lambda name=name: reader.nodes(name, whole=True)
+        yield f"completions {name}", lambda name=name: reader.completions(name)
         for teacher in reader.teachers:
-            yield f"prompt {name} {teacher.id}", lambda name=name, one=teacher.id: reader.teacher_prompt(name, one)  # type: ignore[misc]
-            yield f"judged {teacher.id}", lambda one=teacher.id: reader.judged(one)  # type: ignore[misc]
+            yield f"prompt {name} {teacher.id}", lambda name=name, one=teacher.id: reader.teacher_prompt(name, one)
+            yield f"judged {teacher.id}", lambda one=teacher.id: reader.judged(one)
         for index in range(4):
-            yield f"rollout {name} {index}", lambda name=name, index=index: reader.rollout(name, index)  # type: ignore[misc]
+            yield f"rollout {name} {index}", lambda name=name, index=index: reader.rollout(name, index)
 
 
 def digest(value: Any) -> str:

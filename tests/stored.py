@@ -50,7 +50,7 @@ def same_values(one: object, other: object, width: int | None = None) -> bool:
     """Whether two tables hold the same; absent children at the end of a row are nothing. Fails naming the field."""
     if hasattr(one, "kind_NK"):
         width = int(max((table.kind_NK != ChildKind.ABSENT).sum(axis=1).max(initial=0) for table in (one, other)))
-    for field in fields(one):  # type: ignore[arg-type]
+    for field in fields(one):
         a, b = getattr(one, field.name), getattr(other, field.name)
         if isinstance(a, np.ndarray):
             if width is not None and field.name.endswith("K"):

@@ -319,7 +319,7 @@ def test_a_store_that_is_moved_away_while_a_part_is_put_in(
 
     def moved_first(self: destination.LocalDestination, moves: object) -> None:
         made.rename(folder / "moved.zarr")
-        put(self, moves)  # type: ignore[arg-type]
+        put(self, moves)
 
     monkeypatch.setattr(destination.LocalDestination, "put", moved_first)
     with pytest.raises(StoreError, match=r"S\.zarr is not there any more") as caught:

@@ -95,6 +95,19 @@ def test_a_later_teacher_is_in_the_manifest_and_the_index(own_store: Path, recor
     assert np.isnan(reader.rollout("q000", 0, ["late"]).teacher_logprob_TM).all(), "listing says what is there, not the index"
 
 
+def test_a_part_is_in_where_the_caches_cannot_be_written(own_store: Path, records: list[PartArrays]) -> None:
+    shutil.rmtree(own_store / "index")
+    (own_store / "index").write_text("in the way")
+    publish(own_store, "p-new", records[0], generation=1)
+    assert "p-new" in store.open(own_store).part_ids
+    remove_leftovers(own_store)
+    (own_store / "index").unlink()
+    publish(own_store, "p-newer", records[1], generation=1)
+    assert len(_indexes(own_store)) == 1
+    manifest = json.loads((own_store / MANIFEST).read_text())
+    assert {"p-new", "p-newer"} < set(manifest["parts"])
+
+
 def test_the_listing_says_what_the_rows_say(tmp_path: Path, records: list[PartArrays]) -> None:
     path = tmp_path / "S.zarr"
     create(path, root_attributes(6), vocabulary(), [])

@@ -165,7 +165,7 @@ def test_of_many_who_write_where_nothing_is_one_does(s3: Proxy, filled: str) -> 
     for n in range(100 if FULL else 4):
         key = parse(f"s3://{BUCKET}/contended") / f"{n}"
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda i, key=key: key.write(b"%d" % i, if_absent=True), range(8)))  # type: ignore[misc]
+            won = list(pool.map(lambda i, key=key: key.write(b"%d" % i, if_absent=True), range(8)))
         assert won.count(True) == 1
         assert key.read(8) == b"%d" % won.index(True)
 
@@ -201,9 +201,9 @@ def test_a_killed_upload_is_never_seen_and_the_next_run_goes_on(s3: Proxy, busy:
 
 def _a_day_later(path: str) -> None:
     folder = parse(path) / "uploads"
-    for name in folder.every_key():  # type: ignore[attr-defined]
+    for name in folder.every_key():
         mark = folder / name
-        mark.write(mark.read(1 << 20).replace(b'"begun": ', b'"begun": -'))  # type: ignore[attr-defined]
+        mark.write(mark.read(1 << 20).replace(b'"begun": ', b'"begun": -'))
 
 
 @pytest.mark.full
@@ -212,7 +212,7 @@ def test_a_damaged_part_on_s3_is_moved_aside(s3: Proxy, pieces) -> None:
     _fill(path, pieces)
     place = parse(path) / "student" / "p-1" / "logprob" / "c" / "0"
     content = place.read(1 << 20)
-    place.write(content[:-1] + bytes([content[-1] ^ 1]))  # type: ignore[attr-defined]
+    place.write(content[:-1] + bytes([content[-1] ^ 1]))
     report = examine(path, deep=True)
     assert next(finding.place for finding in report.findings if finding.severity == "damage").endswith("p-1/logprob/c/0")
     repair(path, report, lambda _: None)
