@@ -114,9 +114,9 @@ class BrowseView(Screen[None]):
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
         session = self.session
-        if session.catalogue is None:
+        questions = session.questions_by(self.questions.order)
+        if questions is None:
             return
-        questions = session.catalogue.questions
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
         _entitle(self.questions, Safe(f"questions {len(questions)}"), Safe(order))
