@@ -21,7 +21,6 @@ from opd_tui.text import Safe, safe
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
-from opd_tui.widgets.tokens import TokenView
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue
@@ -202,11 +201,6 @@ class Browse(BrowseView):
         self._request = self.loader.rollout(self.session.question_id, index)
 
     # what widgets say
-
-    @on(TokenView.Moved)
-    def _token_moved(self, message: TokenView.Moved) -> None:
-        self.session.token = message.token
-        self.show_token()
 
     @on(Track.Pointed)
     def _track_pointed(self, message: Track.Pointed) -> None:

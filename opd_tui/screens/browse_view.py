@@ -42,7 +42,7 @@ class BrowseView(Screen[None]):
         self._followed_at = 0.0
         self.header, self.keys = Bar(id="header"), Keys(id="keys")
         self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
-        self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(id="tokens"), Track(id="track")
+        self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(self._token_moved, id="tokens"), Track(id="track")
         self.node, self.teachers = NodePane(id="node"), TeacherStrip(id="teachers")
 
     def compose(self) -> ComposeResult:
@@ -91,6 +91,10 @@ class BrowseView(Screen[None]):
     def say(self, sentence: str) -> None:
         """Tell something in the last line, until the next key."""
         self.keys.say(safe(sentence))
+
+    def _token_moved(self, token: int) -> None:
+        self.session.token = token
+        self.show_token()
 
     def show_header(self) -> None:
         """What is in the store, how far it is, and which rollout is shown."""
