@@ -14,6 +14,7 @@ from opd_tui.loader import OPEN, Answer, Broken, Failed, Loader
 from opd_tui.metrics import METRICS, Metric, metric
 from opd_tui.palette import Depth, Palette, depth_of
 from opd_tui.screens.browse import Browse
+from opd_tui.screens.guest import Guest
 from store.errors import StoreError
 
 DARK = Theme(
@@ -79,7 +80,7 @@ class OpdTui(App[None]):
 
     def on_mount(self) -> None:
         """Open the store, once the first picture is on the screen."""
-        self.theme_changed_signal.subscribe(self, lambda _: self._browse_screen.use(self.palette))
+        self.theme_changed_signal.subscribe(self, lambda _: self._repaint())
         self.call_after_refresh(self.loader.start)
 
     def on_unmount(self) -> None:
@@ -87,11 +88,15 @@ class OpdTui(App[None]):
         self.loader.stop()
 
     @property
-    def _browse_screen(self) -> Browse:
-        return next(screen for screen in self.screen_stack if isinstance(screen, Browse))
+    def _ours(self) -> list[Browse | Guest]:
+        return [screen for screen in self.screen_stack if isinstance(screen, Browse | Guest)]
+
+    def _repaint(self) -> None:
+        for screen in self._ours:
+            screen.use(self.palette)
 
     def on_opd_tui_delivered(self, message: Delivered) -> None:
-        """Hand an answer to the screen; what no screen can go on with ends the app."""
+        """Hand an answer to the screens; what no screen can go on with ends the app."""
         match message.answer:
             case Broken(error):
                 raise error
@@ -99,12 +104,13 @@ class OpdTui(App[None]):
                 self.failure = StoreError(sentence)
                 self.exit(return_code=1)
             case answer:
-                self._browse_screen.receive(answer)
+                for screen in self._ours:
+                    screen.receive(answer)
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """What the command palette offers."""
         yield from super().get_system_commands(screen)
-        if isinstance(screen, Browse):
+        if isinstance(screen, Browse | Guest):
             yield from screen.commands()
 
 

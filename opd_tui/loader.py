@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from opd_tui.facts import Catalogue, Passage
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.pairing import Comparison
     from opd_tui.reading import Library
 
 
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH = 0, -1, -2, -3
+OPEN, POLL, SURVEY, PREFETCH, COMPARE = 0, -1, -2, -3, -4
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
@@ -67,6 +68,13 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """The two rollouts that were asked for."""
+
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
@@ -81,7 +89,7 @@ class Broken:
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Texts | Failed | Broken
+Answer = Opened | Polled | Loaded | Surveyed | Texts | Compared | Failed | Broken
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -129,6 +137,10 @@ class Loader:
     def completions(self, request: int, question_id: str, node: int, token_id: int) -> None:
         """Ask for the kept completions of a node's child. Answer: Texts."""
         self._desk.put((request, lambda library: Texts(request, "completions", library.completions(question_id, node, token_id))))
+
+    def compare(self, question_id: str, left: int, right: int | None) -> None:
+        """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome. Answer: Compared."""
+        self._desk.put((COMPARE, lambda library: Compared(library.comparison(question_id, left, right))))
 
     def poll(self) -> None:
         """Ask whether the store has grown. Answer: Polled."""

@@ -14,6 +14,7 @@ from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
 from opd_tui.overview import Overview, no_overview, overview, score_study, study_means, study_prior
 from opd_tui.pages import RolloutPage
+from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason, PathKind, QuestionStatus
@@ -36,6 +37,8 @@ WHY_LEFT_OUT = {
     QuestionStatus.NO_NODE: "left out: no position had two children to compare",
     QuestionStatus.NOT_SELECTED: "left out: not as difficult as the study asks for",
 }
+
+ENDINGS = {FinishReason.STOP: "ended by the student", FinishReason.LENGTH: "cut off at the length limit"}
 
 
 class Library:
@@ -131,6 +134,29 @@ class Library:
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
 
+    def comparison(self, question_id: str, left: int, right: int | None) -> Comparison:
+        """Two rollouts of a question; without `right`: the nearest of opposite outcome. Raises StoreError where there is none."""
+        rows = {row.index: row for row in self._store.line(question_id).rollouts}
+        if right is None:
+            sketches = [
+                Sketch(row.index, row.correct, self._store.rollout(question_id, row.index, ()).token_id_T.tolist())
+                for row in rows.values()
+            ]
+            here = [sketch for sketch in sketches if sketch.index == left]
+            found = nearest(here[0], sketches) if here else None
+            if found is None:
+                raise StoreError(f"question {safe(question_id)} has one rollout only: there is nothing to compare it with")
+            right = found.index
+        one, other = self.rollout(question_id, left), self.rollout(question_id, right)
+        return Comparison(
+            left=one,
+            right=other,
+            n_shared=shared_prefix(one.rollout.token_id_T.tolist(), other.rollout.token_id_T.tolist()),
+            node_pairs=pair_nodes(one.row_of, other.row_of),
+            opposite=one.rollout.correct != other.rollout.correct,
+            may_be_opposite=len({row.correct for row in rows.values()}) > 1,
+        )
+
     # texts
 
     def prompts(self, question_id: str, teacher: int) -> tuple[Passage, ...]:
@@ -145,15 +171,15 @@ class Library:
         return (*passages, Passage("reference answer", paragraphs(question.reference_answer)))
 
     def completions(self, question_id: str, node: int, token_id: int) -> tuple[Passage, ...]:
-        """Kept completions that left the tree at a node by a child, right ones first."""
+        """Kept completions that left the tree at a node by a child: right ones first, the shortest of each first."""
         found = [one for one in self._store.completions(question_id) if (one.exit_node, one.exit_token) == (node, token_id)]
         child = "the rest" if token_id == REST_TOKEN else str(self._label(token_id))
         if not found:
             raise StoreError(f"no completion that left by {child} was kept to be read")
         passages = []
-        for one in sorted(found, key=lambda one: (not one.correct, one.sample)):
-            ending = ", cut off at the length limit" if one.finish_reason == FinishReason.LENGTH else ""
-            heading = f"{'correct' if one.correct else 'incorrect'}, sample {one.sample}, {len(one.token_ids)} tokens{ending}"
+        for one in sorted(found, key=lambda one: (not one.correct, len(one.token_ids), one.sample)):
+            heading = f"{'correct' if one.correct else 'incorrect'}, {len(one.token_ids)} tokens, {ENDINGS[one.finish_reason]}"
+            heading += f", sample {one.sample}"
             text = b"".join(self._store.vocab.bytes_of(int(token_id)) for token_id in one.token_ids)
             passages.append(Passage(heading, paragraphs(text), one.correct))
         return tuple(passages)

@@ -29,6 +29,15 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("u", "marks under the tokens"),
         ("v", "glyphs for whitespace"),
     )),
+    ("compare", (
+        ("c", "this rollout beside the nearest one of opposite outcome; the keys below are those of Compare"),
+        ("tab", "the other side"),
+        ("r  R   e  E", "next, previous rollout on the right; on the left"),
+        ("o", "the nearest of opposite outcome on the right again"),
+        ("L", "sides move together: on the same token, node by node, not at all"),
+        ("f", "both to the fork"),
+        ("enter   esc", "open this place in Browse; go back to where Browse was"),
+    )),
     ("read", (
         ("p", "both prompts and the reference answer"),
         ("s", "sort by study order, success, alignment, name"),
