@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from store.errors import StoreError
 
 if TYPE_CHECKING:
+    from opd_tui.charts import Study
     from opd_tui.facts import Catalogue, Passage
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH, COMPARE = 0, -1, -2, -3, -4
+OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS = 0, -1, -2, -3, -4, -5
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
@@ -75,6 +76,13 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Charted:
+    """What charts of the whole study are drawn from."""
+
+    study: Study
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
@@ -89,7 +97,7 @@ class Broken:
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Texts | Compared | Failed | Broken
+Answer = Opened | Polled | Loaded | Surveyed | Texts | Compared | Charted | Failed | Broken
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -149,6 +157,10 @@ class Loader:
     def survey(self) -> None:
         """Ask for the whole study's scores. Answer: Surveyed."""
         self._survey.put((SURVEY, lambda library: Surveyed(library.overview())))
+
+    def charts(self) -> None:
+        """Ask for what charts are drawn from. Answer: Charted."""
+        self._survey.put((CHARTS, lambda library: Charted(library.charts())))
 
     def _open(self) -> None:
         try:

@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import store
 from compute.scores import Scores, score
@@ -19,6 +19,9 @@ from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason, PathKind, QuestionStatus
 from store.tables import Nodes, QuestionRow, TeacherInfo
+
+if TYPE_CHECKING:
+    from opd_tui.charts import Study
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -87,6 +90,19 @@ class Library:
         n_sig = self._store.attributes.n_sig
         scores = score_study(nodes, n_sig)
         return overview(nodes, paths, scores, study_means(nodes, paths, scores), study_prior(nodes, n_sig))
+
+    def charts(self) -> Study:
+        """The whole study for charts. Raises StoreError where it is too large, or nothing is scored yet."""
+        n_nodes = self._store.counts().n_nodes
+        if n_nodes > MOST_NODES:
+            raise StoreError(f"{n_nodes:,} nodes are too many to score here: `opd-tui report` takes the time for it")
+        if not n_nodes:
+            raise StoreError("no node is measured yet: there is nothing to draw")
+        from opd_tui.charts import study
+
+        nodes, paths = self._store.study_nodes(whole=self._whole)
+        nulls = [teacher.id for teacher in self._store.teachers if teacher.null]
+        return study(nodes, paths, self._store.listing(), self._store.attributes.n_sig, nulls)
 
     # pages
 

@@ -50,6 +50,7 @@ class Browse(BrowseView):
         Binding("r", "rollout(1)", "next rollout"),
         Binding("R", "rollout(-1)", "previous rollout"),
         Binding("c", "compare", "compare with another rollout"),
+        Binding("g", "charts", "charts of the whole study"),
         Binding("s", "sort", "sort questions"),
         Binding("u", "marks", "marks under tokens"),
         Binding("v", "whitespace", "glyphs for whitespace"),
@@ -324,6 +325,13 @@ class Browse(BrowseView):
             from opd_tui.screens.compare import Compare
 
             self.app.push_screen(Compare(self.loader, self.palette, self.session), self._come_back)
+
+    def action_charts(self) -> None:
+        """The whole study on plots."""
+        if self.session.catalogue is not None:
+            from opd_tui.screens.charts import Charts
+
+            self.app.push_screen(Charts(self.loader, self.palette, self.session), self._come_back)
 
     def _come_back(self, place: Place | None) -> None:
         """From Compare or Charts: their teacher, metric and objective stay; `place` is where to go."""

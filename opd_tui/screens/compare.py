@@ -25,8 +25,8 @@ from opd_tui.widgets.tokens import TokenView
 SIDES = (LEFT, RIGHT)
 HINTS = (
     Hint("tab", "side"), Hint("r/R", "right"), Hint("e/E", "left"), Hint("L", "lock"), Hint("f", "fork"),
-    Hint("enter", "open"), Hint("esc", "back"), Hint("?", "help"), Hint("o", "opposite"), Hint("m", "metric"), Hint("t", "teacher"),
-    Hint("1-9", "objective"), Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("w", "sign"), Hint("u", "marks"),
+    Hint("enter", "open"), Hint("esc", "back"), Hint("?", "help"), Hint("o", "opposite"), Hint("m", "metric"),
+    Hint("t", "teacher"), Hint("1-9", "objective"), Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("w", "sign"),
 )  # fmt: skip
 
 

@@ -38,6 +38,13 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("f", "both to the fork"),
         ("enter   esc", "open this place in Browse; go back to where Browse was"),
     )),
+    ("charts", (
+        ("g", "the whole study on plots; the keys below are those of Charts"),
+        ("g  G  tab  ← →", "next, previous chart"),
+        ("↑ ↓", "along the marks"),
+        ("enter", "the nodes behind a mark; on a node: open its tokens"),
+        ("esc", "from the nodes to the marks, from there to Browse"),
+    )),
     ("read", (
         ("p", "both prompts and the reference answer"),
         ("s", "sort by study order, success, alignment, name"),
