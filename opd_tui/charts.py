@@ -44,7 +44,7 @@ class Chart(Enum):
     DEPTH = ("depth", "one teacher along the response: position over length, 0 is its beginning")
     MATRIX = ("matrix", "every teacher under every objective")
     NULLS = ("nulls", "every teacher (o), itself with random signs (+), nulls of the study (n)")
-    DIFFICULTY = ("difficulty", "one teacher by success rate: questions (·); hard, medium, easy (o)")
+    DIFFICULTY = ("difficulty", "one teacher by success rate: questions (·), easy, hard (o)")
 
     @property
     def title(self) -> str:
@@ -259,7 +259,7 @@ class Study:
         entries = entries[np.lexsort((entries, value_P[entries]))]
         path_N, value_N = averages.path_P[entries], value_P[entries]
         return Behind(
-            label=Safe(f"{mark.label} {mark.series.value}"),
+            label=Safe(f"{mark.label} {mark.series.value}") if mark.part.paired else mark.label,
             question_N=averages.numbers_Q[averages.question_L[path_N]],
             rollout_N=self.rollout_L[path_N],
             position_N=self.position_P[entries],

@@ -21,7 +21,7 @@ from opd_tui.session import Session
 from opd_tui.text import Safe, fold, safe
 from opd_tui.widgets.charted import MarkList, Matrix, NodeList
 from opd_tui.widgets.lines import Panel, ink, span
-from opd_tui.widgets.plot import draw, make_plot
+from opd_tui.widgets.plot import Plot, draw
 from opd_tui.widgets.rows import RowList
 from opd_tui.widgets.strips import Hint
 
@@ -56,7 +56,7 @@ class Charts(Guest):
         self.note = Safe("scoring the whole study …")
         self._waiting = True
         self._cursors: dict[Chart, int] = {}
-        self.line, self.plot, self.matrix = Panel(id="chart-line"), make_plot(), Matrix(id="matrix")
+        self.line, self.plot, self.matrix = Panel(id="chart-line"), Plot(id="chart"), Matrix(id="matrix")
         self.marks, self.nodes = MarkList(id="marks"), NodeList(id="nodes")
         self.box = Vertical(id="chart-box")
 
@@ -144,7 +144,8 @@ class Charts(Guest):
             return self.note
         if self.chart is Chart.DIFFICULTY:
             slope = self.study.slope(self.session.teacher, self.session.objective)
-            return Safe(f"{self.chart.meaning}. Slope {signed(slope.mean)} {signed_interval(slope.low, slope.high)}")
+            number = f"{signed(slope.mean)} {signed_interval(slope.low, slope.high)}"
+            return Safe(f"slope {number}; {self.chart.meaning}")
         return Safe(self.chart.meaning)
 
     def draw_plot(self) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from textual.widget import Widget
+from textual.app import ComposeResult
+from textual.containers import Grid
+from textual.strip import Strip
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
+from textual_plot.plot_widget import Legend
 
 from opd_tui.palette import Palette
 
@@ -20,17 +24,34 @@ FRAME = 4
 ROOM = 0.06
 
 
-def make_plot() -> Widget:
+class _Canvas(Canvas):
+    """A canvas whose lines have a style even before it knows its size: Textual's filter for NO_COLOR asks every one for it."""
+
+    def render_line(self, y: int) -> Strip:
+        """Line `y`, blank where there is nothing yet."""
+        strip = super().render_line(y)
+        return strip if strip.cell_length else Strip.blank(self.size.width, self.rich_style)
+
+
+class Plot(PlotWidget):  # type: ignore[misc]  # textual-plot is not followed
     """A plot that takes no keys and no mouse."""
-    plot = PlotWidget(id="chart", allow_pan_and_zoom=False)
-    plot.can_focus = False
-    for margin, cells in ((PlotWidget.margin_top, 1), (PlotWidget.margin_bottom, 1), (PlotWidget.margin_left, 6)):
-        plot.set_reactive(margin, cells)
-    widget: Widget = plot
-    return widget
+
+    can_focus = False
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id, allow_pan_and_zoom=False)
+        for margin, cells in ((PlotWidget.margin_top, 1), (PlotWidget.margin_bottom, 1), (PlotWidget.margin_left, 6)):
+            self.set_reactive(margin, cells)
+
+    def compose(self) -> ComposeResult:
+        """As in textual-plot, with canvases of our own."""
+        with Grid():
+            for part in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield _Canvas(1, 1, id=part)
+        yield Legend(id="legend")
 
 
-def draw(plot: Any, marks: Sequence[Mark], current: int, palette: Palette, *, numbered: bool, shares: bool) -> None:
+def draw(plot: Plot, marks: Sequence[Mark], current: int, palette: Palette, *, numbered: bool, shares: bool) -> None:
     """Draw `marks`, the one at `current` reversed. `numbered`: places along the axis are the list's numbers; `shares`: 0 to 1."""
     plot.clear()
     shown = [(place, mark) for place, mark in enumerate(marks) if isfinite(mark.mean) and isfinite(mark.x)]

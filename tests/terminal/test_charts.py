@@ -125,6 +125,15 @@ async def test_teacher_and_objective_choose_the_chart_or_its_mark() -> None:
         assert browse.session.objective == 1 and "forward_kl" in browse.legend.text
 
 
+async def test_it_can_be_drawn_without_any_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with charting(SHIPPED, depth=Depth.NONE) as (pilot, _, _):
+        assert pilot.app.no_color
+        for chart in Chart:
+            assert chart.title in picture(pilot)
+            await press(pilot, "down", "g")
+
+
 @SIZES
 async def test_help_is_there(size: tuple[int, int]) -> None:
     async with charting(SHIPPED, size) as (pilot, _, screen):
