@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
@@ -43,6 +46,7 @@ class OpdTui(App[None]):
 
     TITLE = "opd-tui"
     CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+l", "redraw", "draw everything anew", show=False)]
 
     class Delivered(Message):
         """An answer of the loader, in the app's own queue."""
@@ -64,6 +68,26 @@ class OpdTui(App[None]):
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
+
+    def get_driver_class(self) -> type[Driver]:
+        """In a terminal of Unix the driver that is thrifty with bytes, else Textual's own."""
+        chosen = super().get_driver_class()
+        if chosen.__name__ == "LinuxDriver":
+            from opd_tui.driver import ThriftyDriver
+
+            return ThriftyDriver
+        return chosen
+
+    def on_resize(self) -> None:
+        """What the terminal shows is not known any more."""
+        forget = getattr(getattr(self._driver, "wire", None), "forget", None)
+        if forget is not None:
+            forget()
+
+    def action_redraw(self) -> None:
+        """Draw everything anew, whatever the terminal shows."""
+        self.on_resize()
+        self.refresh(repaint=True, layout=True)
 
     def _deliver(self, answer: Answer) -> None:
         self.post_message(self.Delivered(answer))

@@ -7,12 +7,13 @@ Numbers are those of `compute.findings` and `compute.summary`: means over questi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from math import nan
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from compute.averages import Averages, Outcome
@@ -21,9 +22,10 @@ from compute.findings import Finding, FindingRow, depth_profile, difficulty
 from compute.findings.profiles import EASY, MEDIUM
 from compute.findings.shape import comparable
 from compute.halves import split
+from compute.scores import score
 from compute.statistics import Interval, t_interval
 from compute.summary import SummaryRow, summarise
-from opd_tui.overview import score_study
+from opd_tui.overview import score_in_blocks
 from opd_tui.text import Safe, safe
 from store.node_tables import take_nodes
 from store.tables import Listing, Nodes, Paths
@@ -33,6 +35,8 @@ Bool = NDArray[np.bool_]
 Int = NDArray[np.integer[Any]]
 
 N_BINS = 5
+#: So many scores (nodes times teachers times objectives) are kept to be drawn; each takes some 40 bytes.
+MOST_SCORES = 8_000_000
 NOTHING = Interval(nan, nan, nan, 0)
 _NO_ROWS = np.empty(0, np.intp)
 
@@ -73,8 +77,7 @@ class Series(Enum):
     QUESTION = "·"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A part of the study: what a mark speaks of."""
 
     outcome: Outcome = "all"
@@ -84,8 +87,7 @@ class Part:
     question: int | None = None  #: number of the only question
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """One bar, point or cell, with its numbers."""
 
     label: Safe
@@ -101,8 +103,7 @@ class Mark:
     part: Part
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
+class Behind(Struct, frozen=True, eq=False):
     """The nodes behind a mark, from the worst to the best. Rows are read one at a time."""
 
     label: Safe
@@ -117,8 +118,7 @@ class Behind:
         return len(self.value_N)
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
+class Study(Struct, frozen=True, eq=False):
     """A scored study as far as charts need it."""
 
     teachers: tuple[Safe, ...]
@@ -134,7 +134,7 @@ class Study:
     _summary: Mapping[tuple[int, int, bool], SummaryRow]  #: by teacher, objective, and whether signs are flipped
     _depth: Mapping[tuple[int, int, str], FindingRow]
     _difficulty: Mapping[tuple[int, int, str], FindingRow]
-    _inside: dict[tuple[int, Part], Bool] = field(default_factory=dict)
+    _inside: dict[tuple[int, Part], Bool] = {}
 
     # marks
 
@@ -269,21 +269,40 @@ class Study:
         )
 
 
-def study(nodes: Nodes, paths: Paths, listing: Listing, n_sig: float, null_teachers: Sequence[str]) -> Study:
-    """Score a whole study, a block at a time, and find what there is to draw."""
-    evidence = _evidence(nodes, paths, listing, n_sig, null_teachers)
+class ChartPart(Struct, frozen=True, eq=False):
+    """What charts keep of one part of a store: scores at its nodes, and which node lies on which path."""
+
+    alignment_MON: Array
+    gain_MON: Array
+    position_N: Int
+    question_N: Int
+    paths: Paths
+    nothing: Nodes  #: the part's table of nodes without any row
+
+
+def chart_part(nodes: Nodes, paths: Paths, n_sig: float) -> ChartPart:
+    """One part, scored a block of nodes at a time."""
+    alignment_MON, gain_MON = (np.asarray(one, dtype=np.float64) for one in score_in_blocks(nodes, n_sig))
+    nothing = take_nodes(nodes, _NO_ROWS, _NO_ROWS)
+    return ChartPart(alignment_MON, gain_MON, nodes.position_N.copy(), nodes.question_N.copy(), paths, nothing)
+
+
+def study(parts: Sequence[ChartPart], listing: Listing, n_sig: float, null_teachers: Sequence[str]) -> Study:
+    """What there is to draw, from all parts."""
+    evidence = _evidence(parts, listing, n_sig, null_teachers)
     teachers, objectives = evidence.scores.teachers, evidence.scores.objectives
-    summary = summarise(nodes, paths, evidence.scores, null_teachers=null_teachers)
-    at = {name: m for m, name in enumerate(teachers)}, {name: o for o, name in enumerate(objectives)}
+    summary = summarise(evidence.nodes, evidence.paths, evidence.scores, null_teachers=null_teachers)
+    m_of, o_of = {name: m for m, name in enumerate(teachers)}, {name: o for o, name in enumerate(objectives)}
     cells = {
-        (at[0][row.teacher], at[1][row.objective], row.null and row.teacher not in null_teachers): row
+        (m_of[row.teacher], o_of[row.objective], row.null and row.teacher not in null_teachers): row
         for row in summary.rows
         if row.outcome == "all"
     }
 
     def by_place(finding: Finding) -> dict[tuple[int, int, str], FindingRow]:
-        return {(at[0][row.teacher], at[1][row.objective], row.group): row for row in finding.rows}
+        return {(m_of[row.teacher], o_of[row.objective], row.group): row for row in finding.rows}
 
+    node_P = evidence.paths.node_P
     return Study(
         teachers=tuple(map(safe, teachers)),
         null_M=tuple(teacher in null_teachers for teacher in teachers),
@@ -291,33 +310,56 @@ def study(nodes: Nodes, paths: Paths, listing: Listing, n_sig: float, null_teach
         ids=dict(zip(listing.number_Q.tolist(), listing.question_id_Q, strict=True)),
         rates=evidence.success_rates,
         averages=evidence.averages,
-        alignment_MOP=evidence.scores.alignment_MON[:, :, paths.node_P],
-        position_P=nodes.position_N[paths.node_P],
+        alignment_MOP=evidence.scores.alignment_MON[:, :, node_P],
+        position_P=evidence.nodes.position_N[node_P],
         depth_P=evidence.depth_P,
-        rollout_L=paths.rollout_index_L,
+        rollout_L=evidence.paths.rollout_index_L,
         _summary=cells,
         _depth=by_place(depth_profile(evidence, n_bins=N_BINS)),
         _difficulty=by_place(difficulty(evidence)),
     )
 
 
-def _evidence(nodes: Nodes, paths: Paths, listing: Listing, n_sig: float, null_teachers: Sequence[str]) -> Evidence:
+def _evidence(parts: Sequence[ChartPart], listing: Listing, n_sig: float, null_teachers: Sequence[str]) -> Evidence:
     """What findings take, as far as those that are drawn need it: alignment and gain, no halves and no features."""
-    scores = score_study(nodes, n_sig)
-    nothing = take_nodes(nodes, _NO_ROWS, _NO_ROWS)
+    paths = _joined_paths(parts)
+    nothing = parts[0].nothing
+    no_scores = score(nothing, n_sig=n_sig, support="sliced")
     number_R = np.repeat(listing.number_Q, np.diff(listing.rollout_start_Q1))
     keys = zip(number_R.tolist(), listing.index_R.tolist(), strict=True)
     lengths = dict(zip(keys, listing.n_tokens_R.tolist(), strict=True))
-    paths_of = zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True)
+    keys_L = zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         rate_Q = listing.n_correct_Q / listing.n_rollouts_Q
     return Evidence(
-        nodes=nodes,
+        nodes=replace(
+            nothing,
+            position_N=np.concatenate([part.position_N for part in parts]),
+            question_N=np.concatenate([part.question_N for part in parts]),
+        ),
         paths=paths,
-        scores=scores,
-        halves=split(nothing, score_study(nothing, n_sig)),
-        length_L=np.array([lengths.get(key, 1) for key in paths_of], dtype=np.int64),
+        scores=replace(
+            no_scores,
+            alignment_MON=np.concatenate([part.alignment_MON for part in parts], axis=2),
+            gain_MON=np.concatenate([part.gain_MON for part in parts], axis=2),
+        ),
+        halves=split(nothing, no_scores),
+        length_L=np.array([lengths.get(key, 1) for key in keys_L], dtype=np.int64),
         features={},
         success_rates=dict(zip(listing.number_Q.tolist(), rate_Q.tolist(), strict=True)),
         null_teachers=frozenset(null_teachers),
+    )
+
+
+def _joined_paths(parts: Sequence[ChartPart]) -> Paths:
+    """The paths of all parts end to end, over the nodes of all parts end to end."""
+    first_nodes = np.cumsum([0, *(len(part.position_N) for part in parts)])
+    first_entries = np.cumsum([0, *(len(part.paths.node_P) for part in parts)])
+    starts = [part.paths.start_L1[:-1] + first for part, first in zip(parts, first_entries, strict=False)]
+    return Paths(
+        question_L=np.concatenate([part.paths.question_L for part in parts]),
+        rollout_index_L=np.concatenate([part.paths.rollout_index_L for part in parts]),
+        correct_L=np.concatenate([part.paths.correct_L for part in parts]),
+        start_L1=np.concatenate([*starts, first_entries[-1:]]),
+        node_P=np.concatenate([part.paths.node_P + first for part, first in zip(parts, first_nodes, strict=False)]),
     )

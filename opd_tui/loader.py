@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from store.errors import StoreError
 
@@ -30,37 +31,32 @@ OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS = 0, -1, -2, -3, -4, -5
 READ_AHEAD_AFTER = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The store is open; or, later, it has grown."""
 
     catalogue: Catalogue
 
 
-@dataclass(frozen=True, slots=True)
-class Polled:
+class Polled(Struct, frozen=True):
     """The store was looked at again: what is in it now, or None where nothing is new."""
 
     catalogue: Catalogue | None
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The rollout that was asked for by `request`."""
 
     request: int
     page: RolloutPage
 
 
-@dataclass(frozen=True, slots=True)
-class Surveyed:
-    """The whole study is scored."""
+class Surveyed(Struct, frozen=True):
+    """The study is scored, or some of it."""
 
     overview: Overview
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(Struct, frozen=True):
     """The passages that were asked for by `request`."""
 
     request: int
@@ -68,30 +64,26 @@ class Texts:
     passages: tuple[Passage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """The two rollouts that were asked for."""
 
     comparison: Comparison
 
 
-@dataclass(frozen=True, slots=True)
-class Charted:
+class Charted(Struct, frozen=True):
     """What charts of the whole study are drawn from."""
 
     study: Study
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
     request: int
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(Struct, frozen=True):
     """A job failed in a way that only a programmer can understand."""
 
     error: Exception
@@ -155,8 +147,14 @@ class Loader:
         self._desk.put((POLL, lambda library: Polled(library.catalogue() if library.refresh() else None)))
 
     def survey(self) -> None:
-        """Ask for the whole study's scores. Answer: Surveyed."""
-        self._survey.put((SURVEY, lambda library: Surveyed(library.overview())))
+        """Ask for the whole study's scores. Answers: Surveyed, at last with all of it."""
+
+        def job(library: Library) -> Answer | None:
+            for overview in library.overviews():
+                self._hand_over(Surveyed(overview))
+            return None
+
+        self._survey.put((SURVEY, job))
 
     def charts(self) -> None:
         """Ask for what charts are drawn from. Answer: Charted."""

@@ -6,10 +6,11 @@ Pure, and without numpy: pages come from the loader, screens ask here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from math import exp, isfinite, nan
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from opd_tui.text import Safe
 
@@ -32,8 +33,7 @@ class Lock(Enum):
         return every[(every.index(self) + 1) % len(every)]
 
 
-@dataclass(frozen=True, slots=True)
-class Sketch:
+class Sketch(Struct, frozen=True):
     """A rollout as far as choosing a partner needs it."""
 
     index: int
@@ -41,8 +41,7 @@ class Sketch:
     token_ids: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True, eq=False):
     """Two rollouts of a question that are to be shown beside each other."""
 
     left: RolloutPage
@@ -103,8 +102,7 @@ def partner(lock: Lock, token: int, *, n_shared: int, pairs: Sequence[tuple[int,
 # the fork
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True):
     """One of the two tokens with which the rollouts part."""
 
     label: Safe  #: "" where the rollout ended before
@@ -116,8 +114,7 @@ class Branch:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ForkTeacher:
+class ForkTeacher(Struct, frozen=True):
     """What one teacher says of both tokens, and what its update is worth there."""
 
     left: float
@@ -127,8 +124,7 @@ class ForkTeacher:
     gain_se: float
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(Struct, frozen=True):
     """Where two rollouts part."""
 
     position: int

@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import store
 from compute.scores import Scores, score
 from compute.updates import takes_whole
-from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
-from opd_tui.overview import Overview, no_overview, overview, score_study, study_means, study_prior
+from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
+from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
-from store.schema import REST_TOKEN, FinishReason, PathKind, QuestionStatus
-from store.tables import Nodes, QuestionRow, TeacherInfo
+from store.schema import REST_TOKEN, FinishReason
+from store.tables import Nodes, TeacherInfo
 
 if TYPE_CHECKING:
-    from opd_tui.charts import Study
+    from opd_tui.charts import ChartPart, Study
+    from opd_tui.overview import Overview, PartOverview
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 #: Rollouts and questions kept at hand, so that going back is immediate.
 KEPT_PAGES = 8
-#: A study with more nodes is not scored as a whole: their table alone takes some 6 KB each.
-MOST_NODES = 60_000
+#: Seconds between two answers while the study is being scored.
+TELL_EVERY = 2.0
 #: Paragraphs of the prompt that stand above the tokens.
 SHOWN_PARAGRAPHS = 6
 
-WHY_LEFT_OUT = {
-    QuestionStatus.SCORED: "",
-    QuestionStatus.NO_SUCCESS: "left out: no initial rollout was correct",
-    QuestionStatus.NO_DEMONSTRATION: "left out: no demonstration, summary or hint for a teacher's context",
-    QuestionStatus.NO_NODE: "left out: no position had two children to compare",
-    QuestionStatus.NOT_SELECTED: "left out: not as difficult as the study asks for",
-}
-
+#: How completions end, as a person reads it.
 ENDINGS = {FinishReason.STOP: "ended by the student", FinishReason.LENGTH: "cut off at the length limit"}
 
 
@@ -53,6 +48,9 @@ class Library:
         self._pages: OrderedDict[tuple[str, int], RolloutPage] = OrderedDict()
         self._scored: OrderedDict[str, tuple[Nodes, Scores]] = OrderedDict()
         self._label = _labels(self._store.vocab.bytes_of)
+        self._questions = Questions(self._store.listing())
+        self._chart_parts: dict[Hashable, ChartPart] = {}  #: by the same, once charts were asked for
+        self._scored_parts: dict[Hashable, PartOverview] = {}  #: by part, what it depends on, and the teachers
 
     # what there is
 
@@ -62,6 +60,7 @@ class Library:
         if grown:
             self._pages.clear()
             self._scored.clear()
+            self._questions = Questions(self._store.listing())
         return grown
 
     def catalogue(self) -> Catalogue:
@@ -73,7 +72,7 @@ class Library:
             teachers=tuple(_teacher(info, self._store.judged(info.id)[1] > 0) for info in self._store.teachers),
             objectives=tuple(safe(name) for name in attributes.objectives),
             n_planned=len(attributes.question_ids),
-            questions=tuple(_question(row) for row in self._store.questions()),
+            questions=self._questions,
         )
 
     @property
@@ -81,28 +80,51 @@ class Library:
         names = self._store.attributes.objectives
         return takes_whole(names, names)
 
-    def overview(self) -> Overview:
-        """The whole study, scored; none where its table of nodes would not fit beside everything else."""
-        n_nodes = self._store.counts().n_nodes
-        if n_nodes > MOST_NODES:
-            return no_overview(n_nodes)
-        nodes, paths = self._store.study_nodes(whole=self._whole)
-        n_sig = self._store.attributes.n_sig
-        scores = score_study(nodes, n_sig)
-        return overview(nodes, paths, scores, study_means(nodes, paths, scores), study_prior(nodes, n_sig))
+    def overviews(self) -> Iterator[Overview]:
+        """The whole study, scored part by part: what there is so far every few seconds, and at last all of it.
+
+        Parts that were scored before are not scored again.
+        """
+        from opd_tui.overview import Overview, prior_of, sampling, score_part
+
+        opened, told = self._store, monotonic()
+        n_sig, objectives = opened.attributes.n_sig, opened.attributes.objectives
+        teachers = tuple(one.id for one in opened.teachers)
+        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        every = sampling(opened.counts().n_nodes)
+        known, self._scored_parts = self._scored_parts, {}
+        for n_done, key in enumerate(wanted, 1):
+            part = known.get(key)
+            if part is None:
+                nodes, paths = opened.study_nodes(teachers, whole=self._whole, parts=[key[0]])
+                part = score_part(nodes, paths, n_sig, every)
+            self._scored_parts[key] = part
+            if monotonic() - told >= TELL_EVERY and n_done < len(wanted):
+                told = monotonic()
+                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted))
+        parts = list(self._scored_parts.values())
+        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig))
 
     def charts(self) -> Study:
         """The whole study for charts. Raises StoreError where it is too large, or nothing is scored yet."""
-        n_nodes = self._store.counts().n_nodes
-        if n_nodes > MOST_NODES:
-            raise StoreError(f"{n_nodes:,} nodes are too many to score here: `opd-tui report` takes the time for it")
+        from opd_tui.charts import MOST_SCORES, chart_part, study
+
+        opened = self._store
+        n_sig, n_nodes = opened.attributes.n_sig, opened.counts().n_nodes
+        teachers = tuple(one.id for one in opened.teachers)
         if not n_nodes:
             raise StoreError("no node is measured yet: there is nothing to draw")
-        from opd_tui.charts import study
-
-        nodes, paths = self._store.study_nodes(whole=self._whole)
-        nulls = [teacher.id for teacher in self._store.teachers if teacher.null]
-        return study(nodes, paths, self._store.listing(), self._store.attributes.n_sig, nulls)
+        if n_nodes * len(teachers) * len(opened.attributes.objectives) > MOST_SCORES:
+            raise StoreError(f"{n_nodes:,} nodes are too many to draw here: `opd-tui report` takes the time for it")
+        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        known, self._chart_parts = self._chart_parts, {}
+        for key in wanted:
+            part = known.get(key)
+            if part is None:
+                part = chart_part(*opened.study_nodes(teachers, whole=self._whole, parts=[key[0]]), n_sig)
+            self._chart_parts[key] = part
+        nulls = [teacher.id for teacher in opened.teachers if teacher.null]
+        return study(list(self._chart_parts.values()), opened.listing(), n_sig, nulls)
 
     # pages
 
@@ -114,9 +136,8 @@ class Library:
 
     def prefetch(self, question_id: str, index: int) -> None:
         """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
-        rows = self._store.questions()
-        at = next((place for place, row in enumerate(rows) if row.id == question_id), 0)
-        near = [(row.id, rollout.index) for row in rows[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
+        at = self._questions.row(question_id) or 0
+        near = [(row.id, rollout.index) for row in self._questions[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
         if (question_id, index) in near:
             here = near.index((question_id, index))
             for neighbour in (*near[here + 1 : here + 2], *near[max(here - 1, 0) : here]):
@@ -222,25 +243,3 @@ def _labels(bytes_of: Callable[[int], bytes]) -> Callable[[int], Safe]:
 
 def _teacher(info: TeacherInfo, late: bool) -> TeacherFacts:
     return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late)
-
-
-def _question(row: QuestionRow) -> QuestionFacts:
-    return QuestionFacts(
-        id=row.id,
-        label=safe(row.id),
-        number=row.number,
-        n_rollouts=row.n_rollouts,
-        n_correct=row.n_correct,
-        left_out=WHY_LEFT_OUT[row.status],
-        rollouts=tuple(
-            RolloutFacts(
-                index=one.index,
-                correct=one.correct,
-                truncated=one.finish_reason == FinishReason.LENGTH,
-                representative=one.path_kind != PathKind.NONE,
-                n_tokens=one.n_tokens,
-                n_nodes=one.n_nodes,
-            )
-            for one in row.rollouts
-        ),
-    )

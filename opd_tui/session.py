@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opd_tui.facts import Catalogue, Mean, NodeFacts, QuestionFacts, RolloutFacts, Score, TeacherLine, TokenFacts
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.questions import Questions
 
 
 class Session:
@@ -28,7 +29,7 @@ class Session:
         self.token = 0
         self.teacher = 0
         self.objective = 0
-        self._questions: dict[str, QuestionFacts] = {}
+        self._question: QuestionFacts | None = None
         self._colouring: Colouring | None = None
         self._walking_at: int | None = None
 
@@ -37,17 +38,36 @@ class Session:
     @property
     def question(self) -> QuestionFacts | None:
         """The current question."""
-        return self._questions.get(self.question_id or "")
+        if self.catalogue is None or self.question_id is None:
+            return None
+        if self._question is None or self._question.id != self.question_id:
+            self._question = self.catalogue.questions.get(self.question_id)
+        return self._question
 
     def take(self, catalogue: Catalogue) -> None:
         """The store is open, or has grown."""
         self.catalogue = catalogue
-        self._questions = {question.id: question for question in catalogue.questions}
+        self._question = None
 
     def survey(self, overview: Overview) -> None:
-        """The whole study is scored, and says how sure the page's signs are."""
+        """The study is scored, or some of it; all of it says how sure the page's signs are."""
         self.overview = overview
         self._changed()
+
+    def questions_by(self, order: str) -> Questions | None:
+        """The list of questions in one of the orders of `opd_tui.widgets.lists.ORDERS`."""
+        if self.catalogue is None:
+            return None
+        questions = self.catalogue.questions
+        match order:
+            case "success":
+                return questions.by_success()
+            case "name":
+                return questions.by_name()
+            case "alignment" if self.overview is not None:
+                return questions.by_value(self.overview.mean_of_number(self.teacher, self.objective))
+            case _:
+                return questions
 
     def score_of_question(self, question: QuestionFacts) -> Score | None:
         """Under the current teacher and objective."""

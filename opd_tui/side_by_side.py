@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.pairing import Comparison, Fork, Lock, fork, partner

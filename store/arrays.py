@@ -6,10 +6,10 @@ TensorStore is imported when the first array is read. It must not be used across
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from store.encoding import array_metadata
 from store.errors import StoreError
@@ -30,8 +30,7 @@ MAX_OPEN = 1024
 POOL_SHARE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Rows `start` to `stop` of one array. `shape` is what the array must have; None: whatever it has, and all of it."""
 
     folder: str  #: inside the store, such as "student/p-1"

@@ -21,10 +21,10 @@ from opd_tui.text import Safe, safe
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
-from opd_tui.widgets.tokens import TokenView
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue
+    from opd_tui.overview import Overview
 
 #: Seconds until the store is looked at again: at first, and at most while nothing is new.
 FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
@@ -101,13 +101,7 @@ class Browse(BrowseView):
                 if self.session.overview is None and not self._surveying:
                     self._survey()
             case Surveyed(overview):
-                self.session.survey(overview)
-                self._surveying = False
-                self.show_lists()
-                self.show_colours()
-                self.show_teachers()
-                if self._survey_again:
-                    self._survey()
+                self._take_scores(overview)
             case Texts(request, title, passages) if request == self._request:
                 from opd_tui.screens.reader import Reader
 
@@ -129,6 +123,17 @@ class Browse(BrowseView):
         self.show_header()
         self.show_lists()
 
+    def _take_scores(self, overview: Overview) -> None:
+        """The study is scored, or more of it than before."""
+        self.session.survey(overview)
+        self.show_lists()
+        if overview.complete:
+            self._surveying = False
+            self.show_colours()
+            if self._survey_again:
+                self._survey()
+        self.show_teachers()
+
     def _begin(self) -> None:
         """Go to the place that was asked for, or to the first question that was scored."""
         catalogue = self.session.catalogue
@@ -142,11 +147,10 @@ class Browse(BrowseView):
         if not catalogue.questions:
             self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
             return
-        scored = (question for question in catalogue.questions if not question.left_out)
-        place = Place(next(scored, catalogue.questions[0]).id)
+        place = Place(catalogue.questions[catalogue.questions.first_scored()].id)
         if self._at is not None:
             try:
-                place = parse_place(self._at, {question.id for question in catalogue.questions})
+                place = parse_place(self._at, catalogue.questions.ids)
             except ValueError as error:
                 self.say(str(error))
         self.go(place)
@@ -200,18 +204,14 @@ class Browse(BrowseView):
 
     # what widgets say
 
-    @on(TokenView.Moved)
-    def _token_moved(self, message: TokenView.Moved) -> None:
-        self.session.token = message.token
-        self.show_token()
-
     @on(Track.Pointed)
     def _track_pointed(self, message: Track.Pointed) -> None:
         self.tokens.move(message.token)
 
     @on(QuestionList.Moved, "#questions")
     def _question_moved(self, message: QuestionList.Moved) -> None:
-        self.go(Place(self.questions.questions[message.row].id))
+        if self.questions.questions is not None:
+            self.go(Place(self.questions.questions[message.row].id))
 
     @on(RolloutList.Moved, "#rollouts")
     def _rollout_moved(self, message: RolloutList.Moved) -> None:

@@ -99,7 +99,7 @@ class Charts(Guest):
             case Failed(request, sentence) if request == CHARTS:
                 self.note, self._waiting = safe(sentence), False
                 self.draw()
-            case Surveyed() if not self._waiting:
+            case Surveyed(overview) if overview.complete and not self._waiting:
                 self._waiting = True
                 self.loader.charts()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual import events, on
@@ -20,7 +21,6 @@ from opd_tui.text import Safe, fit_tail, safe
 from opd_tui.widgets.lines import ink, span
 from opd_tui.widgets.sides import ForkPane, Here, SideTokens
 from opd_tui.widgets.strips import Hint, Legend, Track
-from opd_tui.widgets.tokens import TokenView
 
 SIDES = (LEFT, RIGHT)
 HINTS = (
@@ -63,7 +63,10 @@ class Compare(Guest):
         self.two = SideBySide(session)
         self._asked: tuple[str, int, int | None] | None = None  #: question, left and right rollout that are awaited
         self.legend = Legend(id="legend")
-        self.sides = (SideTokens(id="left-tokens"), SideTokens(id="right-tokens"))
+        self.sides = (
+            SideTokens(partial(self._moved, LEFT), id="left-tokens"),
+            SideTokens(partial(self._moved, RIGHT), id="right-tokens"),
+        )
         self.heres = (Here(id="left-here"), Here(id="right-here"))
         self.tracks = (Track(id="left-track"), Track(id="right-track"))
         self.boxes = (Vertical(id="left", classes="side"), Vertical(id="right", classes="side"))
@@ -199,10 +202,9 @@ class Compare(Guest):
 
     # moving
 
-    @on(TokenView.Moved)
-    def _moved(self, message: TokenView.Moved) -> None:
-        self.two.turn(RIGHT if message.tokens is self.sides[RIGHT] else LEFT)
-        there = self.two.move(message.token)
+    def _moved(self, side: int, token: int) -> None:
+        self.two.turn(side)
+        there = self.two.move(token)
         if there is not None:
             self.sides[1 - self.two.active].move(there, tell=False)
         self.draw_cursors()

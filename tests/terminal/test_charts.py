@@ -144,9 +144,9 @@ async def test_help_is_there(size: tuple[int, int]) -> None:
 
 
 async def test_a_study_too_large_to_score_says_so(calm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opd_tui.reading.MOST_NODES", 10)
+    monkeypatch.setattr("opd_tui.charts.MOST_SCORES", 10)
     async with charting(calm_store) as (pilot, browse, _):
-        assert "too many to score here" in picture(pilot)
+        assert "too many to draw here" in picture(pilot)
         await press(pilot, "g", "g", "g", "enter", "t", "2", "down")
         await pilot.press("escape")
         await until(pilot, lambda: pilot.app.screen is browse)

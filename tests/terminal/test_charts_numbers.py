@@ -115,6 +115,6 @@ def test_too_many_nodes_and_none_at_all_are_sentences(
 ) -> None:
     with pytest.raises(StoreError, match="no node is measured yet"):
         Library(str(empty_store)).charts()
-    monkeypatch.setattr("opd_tui.reading.MOST_NODES", 10)
-    with pytest.raises(StoreError, match="too many to score here"):
+    monkeypatch.setattr("opd_tui.charts.MOST_SCORES", 10)
+    with pytest.raises(StoreError, match="too many to draw here"):
         Library(str(calm_store)).charts()
