@@ -144,7 +144,7 @@ class Charts(Guest):
             return self.note
         if self.chart is Chart.DIFFICULTY:
             slope = self.study.slope(self.session.teacher, self.session.objective)
-            number = f"{signed(slope.mean)} {signed_interval(slope.low, slope.high)}"
+            number = f"{signed(slope.mean)} {signed_interval(slope.low, slope.high)}".rstrip()
             return Safe(f"slope {number}; {self.chart.meaning}")
         return Safe(self.chart.meaning)
 

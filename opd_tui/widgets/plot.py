@@ -66,20 +66,22 @@ def draw(plot: Plot, marks: Sequence[Mark], current: int, palette: Palette, *, n
     plot.set_yticks(ticks(low - room, high + room, (plot.size.height - FRAME) // 2))
     plot.set_xticks([float(place) for place in range(1, round(right))] if numbered else None)
     plot.plot([left, right], [0.0, 0.0], line_style=palette.ink.faint, hires_mode=HiResMode.BRAILLE)
+    together: dict[tuple[bool, str, str], list[Mark]] = {}
     for place, mark in sorted(shown, key=lambda pair: pair[0] == current):
-        style = colour(mark, palette)
-        if place == current:
-            style = f"bold reverse {style}"
-        half = (mark.high - mark.low) / 2.0
-        if isfinite(half):
-            plot.errorbar([mark.x], [mark.mean], yerr=[half], marker=mark.series.value, marker_style=style)
+        style = f"bold reverse {colour(mark, palette)}" if place == current else colour(mark, palette)
+        together.setdefault((isfinite(mark.high - mark.low), mark.series.value, style), []).append(mark)
+    for (has_interval, sign, style), alike in together.items():
+        x, y = [mark.x for mark in alike], [mark.mean for mark in alike]
+        if has_interval:
+            halves = [(mark.high - mark.low) / 2.0 for mark in alike]
+            plot.errorbar(x, y, yerr=halves, marker=sign, marker_style=style)
         else:
-            plot.scatter([mark.x], [mark.mean], marker=mark.series.value, marker_style=style)
+            plot.scatter(x, y, marker=sign, marker_style=style)
 
 
 def ticks(low: float, high: float, at_most: int) -> list[float]:
     """Round numbers from `low` to `high`, zero among them if it lies between; at most so many, but one at least."""
-    for step in (0.05, 0.1, 0.2, 0.5, 1.0):
+    for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
         first, last = ceil(low / step), floor(high / step)
         if last - first < max(at_most, 1):
             break

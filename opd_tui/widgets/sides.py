@@ -36,7 +36,9 @@ class SideTokens(TokenView):
         last = line.pieces[-1].last
         mark = "=" if last < self.n_shared else "»" if line.first <= self.n_shared else " "
         style = ink(self.palette.ink.accent, bold=True) if mark == "»" else ink(self.palette.ink.faint)
-        return [span(f"{line.first:>{GUTTER - 2}}{mark} ", style), *super()._token_spans(line)[1:]]
+        first, *rest = super()._token_spans(line)
+        begins = span(first.text[GUTTER:], first.style)  # text of the gutter's style goes on in its span
+        return [span(f"{line.first:>{GUTTER - 2}}{mark} ", style), begins, *rest]
 
 
 class Here(Panel):

@@ -91,6 +91,21 @@ async def test_the_cursors_move_as_they_are_locked(calm_store: Path, size: tuple
 
 
 @SIZES
+async def test_the_gutter_says_what_is_shared_and_no_character_is_lost(calm_store: Path, size: tuple[int, int]) -> None:
+    async with comparing(calm_store, "q001/0", size) as (_, _, screen):
+        assert screen.two.both is not None
+        n_shared = screen.two.both.n_shared
+        assert n_shared > 0
+        for side in screen.sides:
+            marks = ""
+            for line in side._layout.lines:
+                gutter, text = "".join(segment.text for segment in side._token_spans(line))[:6], side._token_spans(line)[1:]
+                assert "".join(segment.text for segment in text) == "".join(piece.text for piece in line.pieces)
+                marks += gutter[4]
+            assert marks.rstrip() in ("»", "=" * (len(marks.rstrip()) - 1) + "»")
+
+
+@SIZES
 async def test_tab_gives_the_keys_to_the_other_side(calm_store: Path, size: tuple[int, int]) -> None:
     async with comparing(calm_store, "q000/0", size) as (pilot, _, screen):
         await press(pilot, screen, "L", "L", "tab", "end")
