@@ -100,7 +100,7 @@ class Loader:
     def __init__(self, path: str, deliver: Deliver) -> None:
         self.path = path
         self._deliver = deliver
-        self._newest = 0
+        self._newest = self._pairs = 0
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
 
@@ -139,8 +139,17 @@ class Loader:
         self._desk.put((request, lambda library: Texts(request, "completions", library.completions(question_id, node, token_id))))
 
     def compare(self, question_id: str, left: int, right: int | None) -> None:
-        """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome. Answer: Compared."""
-        self._desk.put((COMPARE, lambda library: Compared(library.comparison(question_id, left, right))))
+        """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome.
+
+        Answer: Compared, unless other two are asked for before.
+        """
+        self._pairs += 1
+        pair = self._pairs
+
+        def job(library: Library) -> Answer | None:
+            return Compared(library.comparison(question_id, left, right)) if pair == self._pairs else None
+
+        self._desk.put((COMPARE, job))
 
     def poll(self) -> None:
         """Ask whether the store has grown. Answer: Polled."""

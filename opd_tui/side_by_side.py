@@ -129,15 +129,13 @@ class SideBySide:
             return None
         return next_of(sign_flips(self.colouring(self.active)), self.cursors[self.active], step)
 
-    def other_rollout(self, side: int, step: int) -> int | None:
-        """Index of the rollout to show on `side` next, round and round, leaving out the one on the other side."""
-        question, page, other = self.session.question, self.page(side), self.page(1 - side)
-        if question is None or page is None or other is None:
+    def other_rollout(self, pair: tuple[int, int], side: int, step: int) -> int | None:
+        """Index of the rollout to show next on `side` of `pair`, round and round, leaving out the one on the other side."""
+        question = self.session.question
+        indices = [one.index for one in question.rollouts if one.index != pair[1 - side]] if question else []
+        if pair[side] not in indices or len(indices) < 2:
             return None
-        indices = [rollout.index for rollout in question.rollouts if rollout.index != other.index]
-        if page.index not in indices or len(indices) < 2:
-            return None
-        return indices[(indices.index(page.index) + step) % len(indices)]
+        return indices[(indices.index(pair[side]) + step) % len(indices)]
 
 
 def one_scale(left: Scale, right: Scale) -> Scale:

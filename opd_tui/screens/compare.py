@@ -253,15 +253,16 @@ class Compare(Guest):
 
     def action_other(self, side: int, step: int) -> None:
         """Another rollout on one side."""
-        index, both = self.two.other_rollout(side, step), self.two.both
+        both = self.two.both
         if both is None:
             return
+        question_id, left, right = self._asked or (both.left.question_id, both.left.index, both.right.index)
+        pair = left, both.right.index if right is None else right
+        index = self.two.other_rollout(pair, side, step)
         if index is None:
             self.say("this question has no third rollout")
-        elif side == RIGHT:
-            self._ask(both.left.question_id, both.left.index, index)
         else:
-            self._ask(both.left.question_id, index, both.right.index)
+            self._ask(question_id, *((pair[LEFT], index) if side == RIGHT else (index, pair[RIGHT])))
 
     def action_opposite(self) -> None:
         """The default again: the nearest rollout of opposite outcome on the right."""

@@ -133,6 +133,15 @@ async def test_other_rollouts_are_chosen_on_either_side(size: tuple[int, int]) -
         assert pair(screen) == (8, 14)
 
 
+async def test_keys_that_come_faster_than_pages_are_all_counted() -> None:
+    async with comparing(SHIPPED, "q000/8") as (pilot, _, screen):
+        screen.action_other(RIGHT, 1)
+        screen.action_other(RIGHT, 1)
+        screen.action_other(LEFT, 1)
+        await until(pilot, lambda: screen.settled)
+        assert pair(screen) == (14, 1)
+
+
 async def test_metric_teacher_and_objective_are_those_of_browse(calm_store: Path) -> None:
     async with comparing(calm_store, "q000/0") as (pilot, browse, screen):
         before = picture(pilot)
