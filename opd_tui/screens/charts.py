@@ -13,7 +13,7 @@ from textual.containers import Container, Vertical
 from opd_tui.charts import Chart, Mark, Study
 from opd_tui.loader import CHARTS, Answer, Charted, Failed, Loader, Surveyed
 from opd_tui.metrics import METRICS
-from opd_tui.numbers import signed, signed_interval
+from opd_tui.numbers import count, signed, signed_interval
 from opd_tui.palette import Palette
 from opd_tui.place import Place
 from opd_tui.screens.guest import Guest, entitle
@@ -183,7 +183,7 @@ class Charts(Guest):
         self.session.choose(metric=METRICS[0], teacher=mark.teacher, objective=mark.objective)
         self._list(self.nodes)
         self.nodes.show(study, behind)
-        entitle(self.nodes, Safe(f"{len(behind)} nodes, worst first"), Safe("the most typical one is chosen"))
+        entitle(self.nodes, Safe(f"{count(len(behind))} nodes, worst first"), Safe("the most typical one is chosen"))
         self.draw_line()
 
     @on(RowList.Opened, "#nodes")

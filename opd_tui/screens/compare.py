@@ -204,10 +204,18 @@ class Compare(Guest):
 
     def _moved(self, side: int, token: int) -> None:
         self.two.turn(side)
+        self._bring_along(token)
+        self.draw_cursors()
+
+    def _bring_along(self, token: int) -> None:
+        """The active side goes to `token`; the other one comes along, its cursor on the same line of the window."""
         there = self.two.move(token)
         if there is not None:
             self.sides[1 - self.two.active].move(there, tell=False)
-        self.draw_cursors()
+            self.call_after_refresh(self._level)
+
+    def _level(self) -> None:
+        self.sides[1 - self.two.active].put_cursor_on_row(self.sides[self.two.active].cursor_row)
 
     @on(Track.Pointed)
     def _pointed(self, message: Track.Pointed) -> None:
@@ -236,9 +244,7 @@ class Compare(Guest):
     def action_lock(self) -> None:
         """The next way of moving together; the other side comes along at once."""
         self.two.lock = self.two.lock.next
-        there = self.two.move(self.two.cursors[self.two.active])
-        if there is not None:
-            self.sides[1 - self.two.active].move(there, tell=False)
+        self._bring_along(self.two.cursors[self.two.active])
         self.draw_header()
         self.draw_cursors()
 

@@ -32,6 +32,22 @@ class SideTokens(TokenView):
         """The rollouts share so many tokens."""
         self.n_shared = n_shared
 
+    @property
+    def cursor_row(self) -> int:
+        """Line of the window on which the cursor stands."""
+        return self._cursor_line - self.scroll_offset.y
+
+    @property
+    def _cursor_line(self) -> int:
+        return self._top + self._layout.line_T[self.cursor] * self._stride if self.n_tokens else 0
+
+    def put_cursor_on_row(self, row: int) -> None:
+        """Scroll so that the cursor stands on this line of the window, as nearly as the text allows."""
+        window = self.scrollable_size.height
+        y = min(max(self._cursor_line - min(row, window - self._stride), 0), max(self.virtual_size.height - window, 0))
+        if y != self.scroll_offset.y:
+            self.scroll_to(y=y, animate=False)
+
     def _token_spans(self, line: Line) -> Spans:
         last = line.pieces[-1].last
         mark = "=" if last < self.n_shared else "»" if line.first <= self.n_shared else " "

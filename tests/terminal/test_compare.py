@@ -19,7 +19,7 @@ from opd_tui.screens.compare import Compare
 from opd_tui.screens.help import Help
 from opd_tui.side_by_side import LEFT, RIGHT
 from tests.conftest import CHAIN_SUMS
-from tests.synthetic import question_record
+from tests.synthetic import question_record, write_store
 from tests.terminal.driving import NARROW, WIDE, browsing, picture, until
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
@@ -88,6 +88,19 @@ async def test_the_cursors_move_as_they_are_locked(calm_store: Path, size: tuple
         assert two.cursors == [0, alone[0][1]]
         await press(pilot, screen, "L", "N")
         assert two.lock is Lock.PREFIX and two.cursors[LEFT] == two.cursors[RIGHT]
+
+
+async def test_both_cursors_stand_on_one_line_of_the_window(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "long.zarr", n_questions=1, response_tokens=(150, 200))
+    async with comparing(path, "q000/0", NARROW) as (pilot, _, screen):
+        left, right = screen.sides
+        for key in ("home", *["pagedown"] * 3, "down", "up", "up", "tab", "down", "L", "n", "n", "n", "N"):
+            await press(pilot, screen, key)
+            await pilot.pause()
+            other = screen.sides[1 - screen.two.active]
+            at_an_end = other.scroll_offset.y in (0, other.virtual_size.height - other.scrollable_size.height)
+            assert left.cursor_row == right.cursor_row or at_an_end
+            assert all(0 <= side.cursor_row < side.scrollable_size.height for side in screen.sides)
 
 
 @SIZES
