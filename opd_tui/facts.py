@@ -51,6 +51,12 @@ class QuestionFacts(Struct, frozen=True):
         """Share of the rollouts that were correct."""
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
+    @property
+    def first_rollout(self) -> int | None:
+        """Index of the rollout to begin with: one that has nodes, if there is one."""
+        first = min(self.rollouts, key=lambda rollout: (not rollout.n_nodes, rollout.index), default=None)
+        return None if first is None else first.index
+
 
 class RolloutFacts(Struct, frozen=True):
     """One line of the list of rollouts."""

@@ -97,8 +97,10 @@ Job = Callable[["Library"], Answer | None]
 class Loader:
     """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
 
-    def __init__(self, path: str, deliver: Deliver) -> None:
+    def __init__(self, path: str, deliver: Deliver, at: str | None = None) -> None:
+        """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it."""
         self.path = path
+        self._at = at
         self._deliver = deliver
         self._newest = self._pairs = 0
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
@@ -181,6 +183,7 @@ class Loader:
             answer = Broken(error)
         self._hand_over(answer)
         if isinstance(answer, Opened):
+            library.warm(self._at)
             threading.Thread(target=self._work, args=(library, self._survey), name="opd-tui-survey", daemon=True).start()
             self._work(library, self._desk)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,7 @@ from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
+from opd_tui.place import first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
@@ -133,6 +135,13 @@ class Library:
         key = question_id, index
         page = self._pages.get(key) or self._read(question_id, index)
         return _keep(self._pages, key, page)
+
+    def warm(self, at: str | None) -> None:
+        """Have the page at hand that is wanted first, where it can be read."""
+        with suppress(StoreError, ValueError):
+            place = first_place(self._questions, at)
+            if place is not None and place.rollout is not None:
+                self.rollout(place.question_id, place.rollout)
 
     def prefetch(self, question_id: str, index: int) -> None:
         """Read the rollouts before and after this one in the list, in case one of them is asked for next."""

@@ -82,11 +82,6 @@ class Session:
             return None
         return self.overview.rollout(question.number, rollout.index, self.teacher, self.objective)
 
-    def first_rollout(self, question: QuestionFacts) -> int | None:
-        """The rollout to begin with: one that has nodes, if there is one."""
-        rollouts = sorted(question.rollouts, key=lambda rollout: (not rollout.n_nodes, rollout.index))
-        return rollouts[0].index if rollouts else None
-
     def rollout_after(self, step: int) -> int | None:
         """Index of the rollout `step` places on in the list."""
         indices = [rollout.index for rollout in self.question.rollouts] if self.question else []

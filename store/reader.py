@@ -109,6 +109,8 @@ class Store:
         """At how many nodes an added teacher is judged, of how many that others nominated without it; (0, 0) for any other."""
         catalog = self._catalog
         (wanted,) = self._teacher_ids(catalog, [teacher])
+        if wanted not in {one.id for one in self.added_teachers}:
+            return 0, 0
         places = [catalog.place[name] for name in catalog.place if wanted in catalog.without_say(name)]
         views = self._load_views(catalog, dict.fromkeys(name for name, _ in places))
         sizes = [(len(views[name].of_question("node", row)), name in catalog.teacher_parts[wanted]) for name, row in places]

@@ -14,7 +14,7 @@ from opd_tui.colouring import NO_COLOURING
 from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened, Polled, Surveyed, Texts
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.palette import Palette
-from opd_tui.place import Place, parse_place
+from opd_tui.place import Place, first_place
 from opd_tui.screens.browse_view import HINTS, BrowseView
 from opd_tui.session import Session
 from opd_tui.text import Safe, safe
@@ -35,6 +35,7 @@ NO_QUESTION = Safe("no question is finished yet: this fills as the study is comp
 class Browse(BrowseView):
     """One store, from the list of questions down to the children of a node."""
 
+    CSS_PATH = "../app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "node(1)", "next node"),
         Binding("N", "node(-1)", "previous node"),
@@ -78,6 +79,11 @@ class Browse(BrowseView):
         """Whether everything that was asked for is there. For pictures and tests."""
         arrived = self.session.catalogue is not None and self._answered == self._request
         return arrived and not self._surveying and self.following is None
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether the first page that was asked for is there, or there is none to ask for."""
+        return self._answered == self._request
 
     # answers of the loader
 
@@ -147,12 +153,12 @@ class Browse(BrowseView):
         if not catalogue.questions:
             self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
             return
-        place = Place(catalogue.questions[catalogue.questions.first_scored()].id)
-        if self._at is not None:
-            try:
-                place = parse_place(self._at, catalogue.questions.ids)
-            except ValueError as error:
-                self.say(str(error))
+        try:
+            place = first_place(catalogue.questions, self._at)
+        except ValueError as error:
+            self.say(str(error))
+            place = first_place(catalogue.questions, None)
+        assert place is not None  # there is a question
         self.go(place)
 
     def _grow(self, catalogue: Catalogue) -> None:
@@ -183,7 +189,7 @@ class Browse(BrowseView):
         question = self.session.question
         if question is None:
             return
-        index = self.session.first_rollout(question) if place.rollout is None else place.rollout
+        index = question.first_rollout if place.rollout is None else place.rollout
         self.session.rollout = index
         self.questions.point(place.question_id)
         self.show_rollouts()

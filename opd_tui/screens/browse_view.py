@@ -20,8 +20,8 @@ from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
 from opd_tui.widgets.tokens import NO_NOTE, TokenView
 
 HINTS = (
-    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
-    Hint("c", "compare"), Hint("g", "charts"), Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"),
+    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
+    Hint("g", "charts"), Hint("?", "help"), Hint("tab", "pane"), Hint("q", "quit"), Hint("1-9", "objective"),
     Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"), Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.

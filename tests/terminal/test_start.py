@@ -23,11 +23,11 @@ async def main():
         start()
     app.loader.start = first_paint
     async with app.run_test(size=(120, 40)) as pilot:
-        while not app.screen.settled:
+        while not getattr(app.screen, "settled", False):
             await pilot.pause(0.005)
         for key in ("n", "m", "r", "p", "escape", "t"):
             await pilot.press(key)
-        while not app.screen_stack[0].settled:
+        while not getattr(app.screen, "settled", False):
             await pilot.pause(0.005)
     seen["the end"] = set(sys.modules)
     for name, modules in seen.items():
