@@ -165,16 +165,17 @@ class Study(Struct, frozen=True, eq=False):
     def _mark(self, label: Safe, series: Series, x: float, found: Interval, teacher: int, objective: int, part: Part) -> Mark:
         alignment_P = self.alignment_MOP[teacher, objective]
         counted_P = self.inside(objective, part) & np.isfinite(alignment_P)
-        n_nodes = len(np.unique(self.averages.node_P[counted_P]))
-        n_questions = len(np.unique(self.averages.question_P[counted_P]))
+        n_nodes = _how_many(self.averages.node_P[counted_P])
+        n_questions = _how_many(self.averages.question_P[counted_P])
         return Mark(label, series, x, found.mean, found.low, found.high, n_nodes, n_questions, teacher, objective, part)
 
     def _outcome(self, m: int, o: int, outcome: Outcome) -> Mark:
         """As `compute.findings.correct_incorrect` has it for whole paths."""
         series = Series.CORRECT if outcome == "correct" else Series.INCORRECT
         part = Part(outcome, paired=True)
-        shared_Q = comparable(self.averages, self.alignment_MOP[:, o], "correct", "incorrect")
-        mean_Q = self.averages.question_means(self.alignment_MOP[m, o], outcome)[shared_Q]
+        inside_P = self.inside(o, part)
+        mean_Q = self.averages.question_means(np.where(inside_P, self.alignment_MOP[m, o], nan), outcome)
+        mean_Q = mean_Q[np.isfinite(mean_Q)]
         x = m + (0.85 if outcome == "correct" else 1.15)
         return self._mark(self.teachers[m], series, x, t_interval(mean_Q), m, o, part)
 
@@ -267,6 +268,13 @@ class Study(Struct, frozen=True, eq=False):
             correct_N=averages.correct_L[path_N],
             typical=int(np.abs(value_N - mark.mean).argmin()) if len(value_N) and np.isfinite(mark.mean) else 0,
         )
+
+
+def _how_many(numbers: Int) -> int:
+    """How many different ones."""
+    seen = np.zeros(int(numbers.max(initial=-1)) + 1, dtype=bool)
+    seen[numbers] = True
+    return int(seen.sum())
 
 
 class ChartPart(Struct, frozen=True, eq=False):

@@ -157,7 +157,7 @@ class Compare(Guest):
             span(f" {name} ", ink(colours.accent)),
             span(f" {both.left.index} {'✓' if both.left.rollout.correct else '✗'} | ", ink(colours.dim)),
             span(f"{both.right.index} {'✓' if both.right.rollout.correct else '✗'} ", ink(colours.dim)),
-            span(f" {both.n_shared} tokens shared", ink(colours.dim)),
+            span(f" {both.n_shared} token{'s' if both.n_shared != 1 else ''} shared", ink(colours.dim)),
         ]
         self.header.set(left, [span("lock ", ink(colours.dim)), span(f"{self.two.lock.value} ", ink(colours.accent))])
 

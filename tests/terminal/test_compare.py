@@ -214,6 +214,12 @@ async def test_help_marks_and_whitespace(calm_store: Path, size: tuple[int, int]
         await until(pilot, lambda: pilot.app.screen is screen)
 
 
+async def test_the_command_palette_has_the_keys_of_compare(calm_store: Path) -> None:
+    async with comparing(calm_store, "q000/0") as (pilot, _, screen):
+        await pilot.press("ctrl+p", *"how both sides", "enter")
+        await until(pilot, lambda: pilot.app.screen is screen and screen.two.lock is Lock.NODE)
+
+
 async def test_a_question_without_opposite_outcomes_says_so(calm_store: Path) -> None:
     async with comparing(calm_store, "q005/1") as (pilot, _, screen):
         assert "no rollout of opposite outcome" in picture(pilot)
