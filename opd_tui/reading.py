@@ -19,6 +19,7 @@ from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_pref
 from opd_tui.place import first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
+from opd_tui.thrift import share_arenas, trim
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
 from store.tables import Nodes, TeacherInfo
@@ -32,6 +33,8 @@ Value = TypeVar("Value")
 
 #: Rollouts and questions kept at hand, so that going back is immediate.
 KEPT_PAGES = 8
+#: What decoded chunks may take: whatever is on a screen is kept as a page.
+CACHE_BYTES = 12 << 20
 #: Seconds between two answers while the study is being scored.
 TELL_EVERY = 2.0
 #: Paragraphs of the prompt that stand above the tokens.
@@ -45,7 +48,8 @@ class Library:
     """An open store with a few pages at hand. One thread asks for pages; another may ask for the overview meanwhile."""
 
     def __init__(self, path: str) -> None:
-        self._store = store.open(path)
+        share_arenas()
+        self._store = store.open(path, cache_bytes=CACHE_BYTES)
         self._title = safe(os.path.basename(os.path.normpath(path)) or path)
         self._pages: OrderedDict[tuple[str, int], RolloutPage] = OrderedDict()
         self._scored: OrderedDict[str, tuple[Nodes, Scores]] = OrderedDict()
@@ -100,6 +104,8 @@ class Library:
             if part is None:
                 nodes, paths = opened.study_nodes(teachers, whole=self._whole, parts=[key[0]])
                 part = score_part(nodes, paths, n_sig, every)
+                del nodes, paths
+                trim()
             self._scored_parts[key] = part
             if monotonic() - told >= TELL_EVERY and n_done < len(wanted):
                 told = monotonic()
