@@ -51,6 +51,7 @@ NAMES: tuple[Name, ...] = (
         ("n_correct", "number", "nothing", "how many of them were correct"),
         ("left_out", "flag", "nothing", "the question was not scored: without success, demonstration or nodes, or not chosen"),
         ("null", "flag", "teacher", "the teacher is a baseline that should earn nothing"),
+        ("judged_only", "flag", "teacher", "the teacher was added later, and is judged only at nodes that others nominated"),
     ),
     *_names(
         Level.ROLLOUT,
@@ -96,7 +97,7 @@ NAMES: tuple[Name, ...] = (
         ("n_kept", "number", "nothing", "children with counts enough"),
         ("n_children", "number", "nothing", "children, the rest of the vocabulary not among them"),
         ("decision", "flag", "nothing", "a decision point: two kept children or more, and success_range > 0"),
-        ("judged_only", "flag", "teacher", "the teacher did not nominate this position"),
+        ("nominated", "flag", "teacher", "the teacher nominated this position, or nobody had to"),
     ),
 )  # fmt: skip
 BY_KEY = {name.key: name for name in NAMES}

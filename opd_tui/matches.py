@@ -1,0 +1,123 @@
+"""What a search finds, as a list that grows and is walked. Plain Python: screens hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import NamedTuple
+
+from opd_tui.text import Safe
+
+#: Matches that are listed; more are counted.
+MOST_LISTED = 50_000
+NOWHERE = -1
+
+
+class Match(NamedTuple):
+    """One match. -1 for a rollout or position that it does not have: then all of the question or rollout matches."""
+
+    question: str  #: as stored; never drawn
+    label: Safe
+    number: int  #: of the question in the study
+    rollout: int
+    position: int
+    value: float  #: of the first number in the expression
+    text: Safe  #: the token, or what stands around a text that was found
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it is in the study."""
+        return self.number, self.rollout, self.position
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came since the last block of a scan, and how far it is."""
+
+    matches: tuple[Match, ...]  #: those that are listed
+    n: int  #: all of them
+    where: frozenset[tuple[str, int]]  #: question and rollout of each
+    n_done: int
+    n_questions: int
+
+
+#: Columns that the list can be sorted by, in the order in which `s` goes through them.
+ORDERS = ("study order", "value", "question", "rollout", "token", "text")
+
+
+@dataclass
+class Matches:
+    """All that was found so far, in an order, and which of them a person is at."""
+
+    matches: list[Match] = field(default_factory=list)
+    order: str = ORDERS[0]
+    n: int = 0
+    n_done: int = 0
+    n_questions: int = 0
+    where: set[tuple[str, int]] = field(default_factory=set)
+    at: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question was looked at."""
+        return self.n_done >= self.n_questions
+
+    @property
+    def questions(self) -> set[str]:
+        """Ids of the questions that have a match."""
+        return {question for question, _ in self.where}
+
+    def add(self, found: Found) -> None:
+        """Take in a block."""
+        self.matches += found.matches
+        self.n += found.n
+        self.n_done, self.n_questions = found.n_done, found.n_questions
+        self.where |= found.where
+        if self.order != ORDERS[0] and found.matches:
+            self.sort(self.order)
+
+    def sort(self, order: str) -> None:
+        """In another order; whoever is at a match stays there. What has no value comes last."""
+        here = self.matches[self.at] if self.at is not None else None
+        self.order = order
+        match order:
+            case "value":
+                self.matches.sort(key=lambda one: (not isfinite(one.value), one.value if isfinite(one.value) else 0.0, one.place))
+            case "question":
+                self.matches.sort(key=lambda one: (one.question, one.place))
+            case "rollout":
+                self.matches.sort(key=lambda one: (one.rollout, one.place))
+            case "token":
+                self.matches.sort(key=lambda one: (one.position, one.place))
+            case "text":
+                self.matches.sort(key=lambda one: (one.text.casefold(), one.place))
+            case _:
+                self.matches.sort(key=lambda one: one.place)
+        self.at = self.matches.index(here) if here is not None else None
+
+    def step(self, by: int, here: tuple[int, int, int]) -> Match | None:
+        """The next match (`by` 1) or the one before (-1), seen from `here`: number, rollout, position.
+
+        Whoever is at a match goes on along the list; in study order anybody else goes on from where they are.
+        """
+        if not self.matches:
+            return None
+        if self.at is None or not _covers(self.matches[self.at], here):
+            self.at = None
+            if self.order == ORDERS[0]:
+                after = next((i for i, one in enumerate(self.matches) if one.place > here), len(self.matches))
+                before = next((i for i in range(after - 1, -1, -1) if not _covers(self.matches[i], here)), -1)
+                target = after if by > 0 else before
+            else:
+                target = 0 if by > 0 else len(self.matches) - 1
+        else:
+            target = self.at + by
+        if not 0 <= target < len(self.matches):
+            return None
+        self.at = target
+        return self.matches[target]
+
+
+def _covers(match: Match, here: tuple[int, int, int]) -> bool:
+    """Whether `here` lies in what matches."""
+    return all(part in (NOWHERE, there) for part, there in zip(match.place, here, strict=True))
