@@ -10,7 +10,6 @@ opposite; what is unknown does not match.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -358,6 +357,8 @@ def _start(node: Node) -> int:
 
 
 def _nearest(name: str, known: Sequence[str], at_most: int = 8) -> str:
+    import difflib  # only for mistakes
+
     close = difflib.get_close_matches(name[:60], known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -17,13 +17,15 @@ from store.errors import StoreError
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue, Passage
+    from opd_tui.matches import Found
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.query import Query
     from opd_tui.reading import Library
 
 
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH = 0, -1, -2, -3
+OPEN, POLL, SURVEY, PREFETCH, SEARCH = 0, -1, -2, -3, -4
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
@@ -58,6 +60,14 @@ class Surveyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """A block of what the search with this number finds."""
+
+    search: int
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
 class Texts:
     """The passages that were asked for by `request`."""
 
@@ -81,7 +91,7 @@ class Broken:
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Texts | Failed | Broken
+Answer = Opened | Polled | Loaded | Surveyed | Searched | Texts | Failed | Broken
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -93,6 +103,7 @@ class Loader:
         self.path = path
         self._deliver = deliver
         self._newest = 0
+        self._search = 0  #: number of the newest search
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
 
@@ -137,6 +148,30 @@ class Loader:
     def survey(self) -> None:
         """Ask for the whole study's scores. Answer: Surveyed."""
         self._survey.put((SURVEY, lambda library: Surveyed(library.overview())))
+
+    def search(self, query: Query) -> int:
+        """Ask for what matches. Answers: Searched with the number returned here, block after block. Any search before stops."""
+        self._search += 1
+        search = self._search
+
+        def job(library: Library) -> None:
+            if search == self._search:
+                for found in library.search(query):
+                    if search != self._search or self._newest < 0:
+                        return
+                    self._hand_over(Searched(search, found))
+
+        self._survey.put((SEARCH, job))
+        return search
+
+    @property
+    def newest_search(self) -> int:
+        """Number of the only search that may still be under way."""
+        return self._search
+
+    def stop_search(self) -> None:
+        """No more of the newest search."""
+        self._search += 1
 
     def _open(self) -> None:
         try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isnan
 from typing import NamedTuple
 
+from opd_tui.place import NOWHERE
 from opd_tui.text import Safe
 
 #: Matches that are listed; more are counted.
 MOST_LISTED = 50_000
-NOWHERE = -1
 
 
 class Match(NamedTuple):
@@ -51,6 +51,7 @@ class Matches:
 
     matches: list[Match] = field(default_factory=list)
     order: str = ORDERS[0]
+    descending: bool = False
     n: int = 0
     n_done: int = 0
     n_questions: int = 0
@@ -73,16 +74,23 @@ class Matches:
         self.n += found.n
         self.n_done, self.n_questions = found.n_done, found.n_questions
         self.where |= found.where
-        if self.order != ORDERS[0] and found.matches:
-            self.sort(self.order)
+        if (self.order != ORDERS[0] or self.descending) and found.matches:
+            self.sort(self.order, self.descending)
 
-    def sort(self, order: str) -> None:
+    def sort(self, order: str, descending: bool = False) -> None:
         """In another order; whoever is at a match stays there. What has no value comes last."""
         here = self.matches[self.at] if self.at is not None else None
-        self.order = order
-        match order:
+        self.order, self.descending = order, descending
+        self._sort()
+        if descending:
+            known = sum(not isnan(one.value) for one in self.matches) if order == "value" else len(self.matches)
+            self.matches[:known] = self.matches[:known][::-1]
+        self.at = self.matches.index(here) if here is not None else None
+
+    def _sort(self) -> None:
+        match self.order:
             case "value":
-                self.matches.sort(key=lambda one: (not isfinite(one.value), one.value if isfinite(one.value) else 0.0, one.place))
+                self.matches.sort(key=lambda one: (isnan(one.value), 0.0 if isnan(one.value) else one.value, one.place))
             case "question":
                 self.matches.sort(key=lambda one: (one.question, one.place))
             case "rollout":
@@ -93,7 +101,6 @@ class Matches:
                 self.matches.sort(key=lambda one: (one.text.casefold(), one.place))
             case _:
                 self.matches.sort(key=lambda one: one.place)
-        self.at = self.matches.index(here) if here is not None else None
 
     def step(self, by: int, here: tuple[int, int, int]) -> Match | None:
         """The next match (`by` 1) or the one before (-1), seen from `here`: number, rollout, position.
@@ -104,7 +111,7 @@ class Matches:
             return None
         if self.at is None or not _covers(self.matches[self.at], here):
             self.at = None
-            if self.order == ORDERS[0]:
+            if self.order == ORDERS[0] and not self.descending:
                 after = next((i for i, one in enumerate(self.matches) if one.place > here), len(self.matches))
                 before = next((i for i in range(after - 1, -1, -1) if not _covers(self.matches[i], here)), -1)
                 target = after if by > 0 else before

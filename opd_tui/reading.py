@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TypeVar
 
@@ -12,8 +12,11 @@ import store
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
+from opd_tui.matches import Found
 from opd_tui.overview import Overview, no_overview, overview, score_study, study_means, study_prior
 from opd_tui.pages import RolloutPage
+from opd_tui.query import Query
+from opd_tui.searching import search
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason, PathKind, QuestionStatus
@@ -130,6 +133,10 @@ class Library:
             label=self._label,
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
+
+    def search(self, query: Query) -> Iterator[Found]:
+        """What matches in the whole store, in blocks. Raises StoreError."""
+        return search(self._store, query)
 
     # texts
 

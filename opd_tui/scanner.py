@@ -18,7 +18,7 @@ from compute.posterior import Prior
 from opd_tui.evaluating import Bool, Column, Columns, Float, Truth, evaluate
 from opd_tui.expression import Expression, Reference
 from opd_tui.expression_names import Level
-from opd_tui.matches import NOWHERE
+from opd_tui.place import NOWHERE
 from opd_tui.scan_columns import (
     FROM_NODES,
     STUDENT_ARRAYS,

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from opd_tui.palette import Palette
 from opd_tui.session import Session
-from opd_tui.text import Safe, fit_tail, safe
+from opd_tui.text import Safe, cells, fit, fit_tail, safe
 from opd_tui.widgets.lines import Lines, ink, span
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
@@ -23,6 +23,7 @@ from opd_tui.widgets.tokens import NO_NOTE, TokenView
 HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
     Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"), Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"),
+    Hint("/", "filter"), Hint("f/F", "match"), Hint(":", "go to"),
     Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.
@@ -103,31 +104,43 @@ class BrowseView(Screen[None]):
         left = [
             span(f" {catalogue.title} ", ink(colours.text, bold=True)),
             *([span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []),
+            *(
+                [span(f" {fit(self.note, min(cells(self.note), 30))} ", ink(colours.text))]
+                if self.is_narrow and self.note
+                else []
+            ),
             span(f" {catalogue.student}", ink(colours.dim)),
             span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
         ]
         right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         self.header.set(left, right)
-        _entitle(self.query_one("#middle"), self._page_title)
+        _entitle(self.query_one("#middle"), self._page_title, self.note)
+
+    @property
+    def note(self) -> Safe:
+        """The filter, in a few words."""
+        return NO_NOTE
 
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
         session = self.session
         if session.catalogue is None:
             return
-        questions = session.catalogue.questions
+        questions, n = session.shown_questions, len(session.catalogue.questions)
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
-        _entitle(self.questions, Safe(f"questions {len(questions)}"), Safe(order))
+        _entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))
         self.show_rollouts()
 
     def show_rollouts(self) -> None:
         """The rollouts of the current question."""
         session, question = self.session, self.session.question
         if question is not None:
-            self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
-            _entitle(self.rollouts, Safe(f"rollouts of {fit_tail(question.label, 10).strip()}"))
+            rollouts, n = session.shown_rollouts(question), len(question.rollouts)
+            self.rollouts.show(rollouts, session.score_of_rollout, session.rollout)
+            some = f"{len(rollouts)} of {n} " if len(rollouts) < n else ""
+            _entitle(self.rollouts, Safe(f"{some}rollouts of {fit_tail(question.label, 10).strip()}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
         """Another page: everything but the list of questions. `note`: why there is none."""
