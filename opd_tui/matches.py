@@ -54,14 +54,14 @@ class Matches:
     descending: bool = False
     n: int = 0
     n_done: int = 0
-    n_questions: int = 0
+    n_questions: int = -1  #: to look at; -1: not known yet
     where: set[tuple[str, int]] = field(default_factory=set)
     at: int | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every question was looked at."""
-        return self.n_done >= self.n_questions
+        return self.n_done >= self.n_questions >= 0
 
     @property
     def questions(self) -> set[str]:
@@ -102,27 +102,27 @@ class Matches:
             case _:
                 self.matches.sort(key=lambda one: one.place)
 
-    def step(self, by: int, here: tuple[int, int, int]) -> Match | None:
-        """The next match (`by` 1) or the one before (-1), seen from `here`: number, rollout, position.
+    def step(self, by: int, here: tuple[int, int, int] | None) -> Match | None:
+        """The next match (`by` 1) or the one before (-1).
 
-        Whoever is at a match goes on along the list; in study order anybody else goes on from where they are.
+        In study order that is seen from `here` (number, rollout, position; None: still on the way to the match before); in any
+        other it is seen from the match before.
         """
-        if not self.matches:
-            return None
-        if self.at is None or not _covers(self.matches[self.at], here):
-            self.at = None
-            if self.order == ORDERS[0] and not self.descending:
-                after = next((i for i, one in enumerate(self.matches) if one.place > here), len(self.matches))
-                before = next((i for i in range(after - 1, -1, -1) if not _covers(self.matches[i], here)), -1)
-                target = after if by > 0 else before
-            else:
-                target = 0 if by > 0 else len(self.matches) - 1
+        in_order = self.order == ORDERS[0] and not self.descending
+        if self.at is None or (in_order and here is not None and not _covers(self.matches[self.at], here)):
+            target = self._from(by, here) if in_order and here is not None else 0 if by > 0 else len(self.matches) - 1
         else:
             target = self.at + by
         if not 0 <= target < len(self.matches):
             return None
         self.at = target
         return self.matches[target]
+
+    def _from(self, by: int, here: tuple[int, int, int]) -> int:
+        after = next((i for i, one in enumerate(self.matches) if one.place > here), len(self.matches))
+        if by > 0:
+            return after
+        return next((i for i in range(after - 1, -1, -1) if not _covers(self.matches[i], here)), -1)
 
 
 def _covers(match: Match, here: tuple[int, int, int]) -> bool:

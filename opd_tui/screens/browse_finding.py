@@ -65,7 +65,8 @@ class BrowseFinding(BrowseView):
     def show_narrowed(self) -> None:
         """The filter has found more, or is another one."""
         applied = self.filtering.applied
-        self.session.narrow(applied.matches.where if applied is not None else None)
+        whole = applied is not None and applied.query.within is None
+        self.session.narrow(applied.matches.where if applied is not None and whole else None)
         self.show_lists()
         self.show_header()
 

@@ -105,7 +105,7 @@ class BrowseView(Screen[None]):
             span(f" {catalogue.title} ", ink(colours.text, bold=True)),
             *([span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []),
             *(
-                [span(f" {fit(self.note, min(cells(self.note), 30))} ", ink(colours.text))]
+                [span(f" {fit(self.note, min(cells(self.note), 18))} ", ink(colours.text))]
                 if self.is_narrow and self.note
                 else []
             ),

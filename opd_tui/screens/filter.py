@@ -94,6 +94,12 @@ class Filter(Prompted):
     def _text(self) -> str:
         return self.query_one(Line).value
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more comes of what was typed. For tests."""
+        draft = self._filtering.draft
+        return self._timer is None and (self._checked is None or (draft is not None and draft.over))
+
     # typing
 
     @on(Input.Changed)

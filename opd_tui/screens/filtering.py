@@ -31,7 +31,7 @@ class Filter:
     @property
     def over(self) -> bool:
         """Whether nothing more comes."""
-        return bool(self.failed) or (self.matches.n_questions > 0 and self.matches.complete) or self.search < 0
+        return bool(self.failed) or self.matches.complete
 
     @property
     def told(self) -> str:
@@ -48,7 +48,8 @@ class Filter:
         if len(matches.matches) < matches.n:
             told += f"; the first {count(len(matches.matches))} are listed"
         if not self.over:
-            told += f" so far; {count(matches.n_done)} of {count(matches.n_questions)} questions scanned"
+            of = f" of {count(matches.n_questions)}" if matches.n_questions >= 0 else ""
+            told += f" so far; {count(matches.n_done)}{of} questions scanned"
         return told
 
 
@@ -181,12 +182,10 @@ class Filtering:
         if self.applied is None:
             self._screen.say("there is no filter: / finds questions, rollouts, tokens and nodes")
             return
-        session = self._screen.session
-        here = (
-            session.question.number if session.question else NOWHERE,
-            session.rollout if session.rollout is not None else NOWHERE,
-            session.token,
-        )
+        session, here = self._screen.session, None
+        if session.question is not None and (page := session.page) is not None:
+            there = (page.question_id, page.index) == (session.question_id, session.rollout)
+            here = (session.question.number, page.index, self._screen.tokens.cursor) if there else None
         match = self.applied.matches.step(by, here)
         if match is None:
             what = "no further match" if self.applied.matches.n else "nothing matches"

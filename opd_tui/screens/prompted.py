@@ -13,16 +13,19 @@ from textual.widgets import Input
 from opd_tui.palette import Palette
 from opd_tui.widgets.lines import Lines
 
-#: What a line may not hold, pasted or typed: what a terminal obeys, and what cannot be seen.
-_FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+#: What a line may not hold, however it comes there: what a terminal obeys, and what cannot be seen.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 class Line(Input):
     """A line to type in; its text is never read as markup."""
 
     def __init__(self, value: str, placeholder: str, suggester: Suggester | None = None, *, id: str | None = None) -> None:
-        clean = re.sub(f"[{_FORBIDDEN}]", "", value)
-        super().__init__(clean, placeholder, suggester=suggester, restrict=f"[^{_FORBIDDEN}]*", id=id)
+        super().__init__(value, placeholder, suggester=suggester, id=id)
+
+    def validate_value(self, value: str) -> str:
+        """What is left of a text that is typed, pasted or set."""
+        return _FORBIDDEN.sub("", value)
 
 
 class Prompted(ModalScreen[None]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from opd_tui.expression_names import Level
 from opd_tui.matches import Matches
@@ -40,7 +41,7 @@ class MatchList(RowList):
     def cells(self, row: int) -> Sequence[Cell]:
         """What the columns ask for."""
         match = self.matches.matches[row]
-        number = (signed if self._signed else plain)(match.value)
+        number = signed(match.value) if self._signed else _number(match.value)
         by_title = {
             "question": Cell(match.label),
             "rollout": Cell(_index(match.rollout)),
@@ -53,3 +54,9 @@ class MatchList(RowList):
 
 def _index(value: int) -> Safe:
     return Safe(NONE if value == NOWHERE else str(value))
+
+
+def _number(value: float) -> str:
+    if value == inf:
+        return "∞"
+    return str(int(value)) if value.is_integer() and abs(value) < 1e9 else plain(value, 3)
