@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compute.estimators import estimate
 from compute.posterior import Posterior, Prior, fit, posterior
-from compute.scores import Scores, score
+from compute.scores import Scores, score, score_estimates
 from compute.updates import takes_whole
 from opd_tui.evaluating import Column, Float, Texts
 from opd_tui.expression import Reference
@@ -177,7 +178,8 @@ class Scoring:
     def question(self, opened: Store, question_id: str) -> ScoredNodes:
         """The nodes of a question, scored."""
         nodes = opened.nodes(question_id, self.teachers, whole=self.whole)
-        scores = score(nodes, n_sig=opened.attributes.n_sig, objectives=self.objectives)
+        estimates = estimate(nodes, n_sig=opened.attributes.n_sig, level=None)
+        scores = score_estimates(nodes, estimates, objectives=self.objectives)
         sure = posterior(nodes, scores, self.prior, n_draws=self.n_draws) if self.prior is not None else None
         return ScoredNodes(nodes, scores, sure, self)
 
