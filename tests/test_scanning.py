@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from opd_tui.scan_columns import Chosen
 from opd_tui.scanner import Scanner
 from opd_tui.scanning import scan
 from store.reader import Store
-from tests.synthetic import write_store
+from store.tables import TeacherInfo
+from store.writer import add_teacher, create, publish_teacher
+from tests.synthetic import question_record, root_attributes, write_store
+from tests.synthetic_models import vocabulary
 
 TEACHER, OBJECTIVE = "self-1c", "forward_kl"
 
@@ -191,3 +195,30 @@ def test_a_scan_reads_no_more_than_its_names_ask_for(opened: Store, monkeypatch:
     list(scan(Scanner(opened, parse("number == 2 & !correct & js > 0"), Chosen(TEACHER, OBJECTIVE)), most=0))
     assert {question for question, _ in asked} == {"q002"}
     assert all(rest[1:] == (set(), {"divergence"}, [TEACHER]) for _, rest in asked)
+
+
+def test_a_teacher_that_was_not_asked_is_missing(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "S.zarr", n_questions=2, questions_per_part=1)
+    add_teacher(path, TeacherInfo("late", "external", "", "late-1b", False, "added later"))
+    publish_teacher(path, store.open(path).part_ids[0], "late", question_record(0).teachers["ext-7b"])
+    both = store.open(path)
+    for text in ("js[late] >= 0", "!(js[late] < 0)", "known(teacher_logprob[late])", "known(align[late])"):
+        assert {one.question for one in found(both, text)} == {"q000"}, text
+    assert {one.question for one in found(both, "known(mean_align[late])")} == {"q000"}
+    assert {one.question for one in found(both, "!known(js[late])")} == {"q001"}
+    assert {one.question for one in found(both, "js[ext-7b] >= 0")} == {"q000", "q001"}
+    judged_only = [name for name in ("q000", "q001") if "late" in both.judged_only(name)]
+    assert [one.question for one in found(both, "judged_only[late]")] == judged_only
+    assert found(both, "judged_only") == []
+    nodes = both.nodes("q000")
+    bit = [one.id for one in both.teachers].index(TEACHER)
+    expected = {int(p) for p, bits in zip(nodes.position_N, nodes.nominated_by_N, strict=True) if bits == 0 or bits >> bit & 1}
+    assert {one.position for one in found(both, "nominated & number == 0")} == expected
+
+
+def test_an_empty_store_is_scanned(tmp_path: Path) -> None:
+    create(tmp_path / "S.zarr", root_attributes(2), vocabulary(False), range(3))
+    for text in ("correct", "success > 0", "align < 0", "js > 0", "p_positive > 0"):
+        assert list(scan(Scanner(store.open(tmp_path / "S.zarr"), parse(text), Chosen(TEACHER, OBJECTIVE)))) == [
+            Found((), 0, frozenset(), 0, 0)
+        ]

@@ -22,9 +22,9 @@ from opd_tui.widgets.tokens import NO_NOTE, TokenView
 
 HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
-    Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"), Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"),
-    Hint("/", "filter"), Hint("f/F", "match"), Hint(":", "go to"),
-    Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
+    Hint("?", "help"), Hint("q", "quit"), Hint("/", "filter"), Hint("1-9", "objective"), Hint("r/R", "rollout"),
+    Hint("w", "sign"), Hint("s", "sort"), Hint("f/F", "match"), Hint(":", "go to"), Hint("p", "prompt"),
+    Hint("u", "marks"), Hint("v", "spaces"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.
 FOLLOW_EVERY = 0.12

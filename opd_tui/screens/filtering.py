@@ -125,6 +125,7 @@ class Filtering:
         for one in (self.draft, self.applied, self._renewed):
             if one is not None and one.search == self._screen.loader.newest_search:
                 one.failed = sentence
+        self._screen.say(sentence)
         self.listener()
 
     def _swap(self, renewed: Filter) -> None:
@@ -134,7 +135,7 @@ class Filtering:
             same = (i for i, one in enumerate(renewed.matches.matches) if one.place == here.place)
             renewed.matches.at = next(same, None)
         self.applied = renewed
-        self.draft = None
+        self.draft = renewed if self.draft is not None else None
 
     def renew(self) -> None:
         """The store has grown: run the filter again, and keep what there is until that is done."""
