@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: What begins with it is a text to look for, and no expression.
 QUOTE = '"'
+#: Names of numbers that a match has anyway.
+PLACES = ("rollout", "position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def check(query: Query, teachers: Sequence[str], objectives: Sequence[str]) -> C
             raise ExpressionError(1, "a text is wanted after the quote")
         return Checked(Level.TOKEN, "", "")
     expression = parse(query.text, teachers, objectives)
-    return Checked(expression.level, str(expression.value or ""), _about(expression, query))
+    value = str(expression.value or "")
+    return Checked(expression.level, value if value not in PLACES else "", _about(expression, query))
 
 
 def _about(expression: Expression, query: Query) -> str:

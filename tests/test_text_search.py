@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import store
+from opd_tui.expression import ExpressionError
+from opd_tui.query import Query, check
 from opd_tui.scanning import scan
 from opd_tui.text_search import TextSearch, find
 from tests.synthetic import write_store
@@ -68,3 +70,21 @@ def test_a_store_is_searched(tmp_path: Path, hostile: bool) -> None:
     assert [(one.question, one.rollout, one.position) for one in here] == [
         one for one in expected if one[:2] == ("q001", 1) or (hostile and one[:2] == ("q001[/b]\u202e", 1))
     ]
+
+
+def test_a_line_that_begins_with_a_quote_is_a_text() -> None:
+    for line, wanted in (
+        ('"so', "so"),
+        ('  "so it"', "so it"),
+        ('"a \\"b\\"', 'a "b"'),
+        ('"a\\"', 'a"'),
+        ('"a\\\\"', "a\\"),
+        ('"a\\nb', "a\nb"),
+        ('" so ', " so "),
+    ):
+        query = Query(line, "", "")
+        assert query.is_text and query.wanted == wanted
+    assert not Query("correct", "", "").is_text
+    for line in ('"', '""', '  "'):
+        with pytest.raises(ExpressionError, match="a text is wanted"):
+            check(Query(line, "", ""), (), ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from threading import Event
 
 import pytest
 from textual import events
@@ -12,7 +14,9 @@ from textual.widgets import Input
 import store
 from opd_tui.app import Wish
 from opd_tui.expression import parse
+from opd_tui.loader import Answer, Loader, Opened, Searched
 from opd_tui.matches import Found, Match, Matches
+from opd_tui.query import Query
 from opd_tui.scan_columns import Chosen
 from opd_tui.scanner import Scanner
 from opd_tui.scanning import scan
@@ -22,7 +26,7 @@ from opd_tui.screens.goto import Goto
 from opd_tui.text import Safe
 from opd_tui.widgets.match_list import MatchList
 from tests.synthetic import question_record
-from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
+from tests.terminal.driving import NARROW, PATIENCE, WIDE, browsing, picture, press, until
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
 NODES = "incorrect & align < -0.3"
@@ -274,6 +278,46 @@ async def test_a_filter_goes_on_as_the_store_grows(empty_store: Path) -> None:
         assert expected > before.matches.n
         assert [one.id for one in screen.questions.questions] == ["q001", "q002"]
         assert screen.filtering.applied is not None and screen.filtering.applied.matches.at == before.matches.at
+
+
+async def test_what_is_damaged_is_said_and_nothing_is_lost(calm_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "S.zarr"
+    shutil.copytree(calm_store, path)
+    for chunk in path.glob("teacher/hot/*/entropy/c/*"):
+        chunk.unlink()
+    async with browsing(path) as (pilot, screen):
+        await ask(pilot, "number < 2")
+        await pilot.press("enter")
+        await back(pilot, screen)
+        modal = await ask(pilot, "teacher_entropy[hot] > 0")
+        assert "entropy" in note(modal) and "is missing" in note(modal)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert pilot.app.screen is modal
+        await pilot.press("escape")
+        await back(pilot, screen)
+        assert len(screen.questions.questions) == 2
+
+
+def test_a_newer_search_stops_the_one_before(calm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scan.__kwdefaults__, "every", 0.0)
+    done, blocks = Event(), []
+
+    def deliver(answer: Answer) -> None:
+        if isinstance(answer, Opened):
+            loader.search(Query("js > 0", "hot", ""))
+        elif isinstance(answer, Searched):
+            blocks.append(answer)
+            if len(blocks) == 2:  # in the midst of the first
+                loader.search(Query('"so', "", ""))
+            if blocks[-1].search == 2 and answer.found.n_done == answer.found.n_questions:
+                done.set()
+
+    loader = Loader(str(calm_store), deliver)
+    loader.start()
+    assert done.wait(PATIENCE)
+    loader.stop()
+    assert [block.search for block in blocks] == [1, 1, *[2] * 7]
 
 
 @SIZES
