@@ -190,8 +190,8 @@ def scoring(opened: Store, references: Collection[Reference], chosen: Chosen, pr
     needy = [one for one in references if one.name.needs != "nothing"]
     teachers = {chosen.teacher_of(one) for one in needy} - {""}
     objectives = {chosen.objective_of(one) for one in needy if one.name.needs == "objective"} - {""}
-    if keys & {"reliability"} and not teachers:  # it is told from nodes that some teacher is scored at
-        teachers, objectives = {one.id for one in opened.teachers}, set(opened.attributes.objectives)
+    if "reliability" in keys:  # it is told wherever any teacher is scored under any objective
+        teachers, objectives = {one.id for one in opened.teachers}, objectives | set(opened.attributes.objectives)
     ids, names = tuple(sorted(teachers)), tuple(sorted(objectives))
     whole = takes_whole(names, opened.attributes.objectives)
     sure = bool(keys & {"p_positive", "reliability"})

@@ -88,6 +88,7 @@ BY_ROW: dict[str, Callable[[Row], bool]] = {
     "correct & gain > 0 & depth > 0.3 & decision": lambda row: row["correct"] and number(row, "gain") > 0 and row["depth"] > 0.3,
     "p_positive < 0.2": lambda row: number(row, "p_positive") < 0.2,
     "reliability >= 0.8 & known(align)": lambda row: number(row, "reliability") >= 0.8 and number(row, "alignment") > -2,
+    "reliability < 0.9 & js > 0": lambda row: number(row, "reliability") < 0.9 and number(row, "js") > 0,
     "advantage > 0.02": lambda row: number(row, "teacher_advantage") > 0.02,
     "success_range > 0.5 & n_kept > 2": lambda row: number(row, "success_range", None) > 0.5 and number(row, "n_kept") > 2,
     "n > 25 & decision": lambda row: least_n(row) > 25,

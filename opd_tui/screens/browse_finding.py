@@ -62,6 +62,12 @@ class BrowseFinding(BrowseView):
         """The filter, in a few words."""
         return NO_NOTE if self._filtering is None else self._filtering.note
 
+    def show_lists(self) -> None:
+        """Both lists; and what the filter is about, where another teacher is chosen now."""
+        super().show_lists()
+        if self.note:
+            self.show_header()
+
     def show_narrowed(self) -> None:
         """The filter has found more, or is another one."""
         applied = self.filtering.applied

@@ -176,7 +176,10 @@ class Filtering:
             return Safe("")
         matches = self.applied.matches
         at = f"{count(matches.at + 1)} of " if matches.at is not None else ""
-        return Safe(f"/{at}{count(matches.n)}{'' if self.applied.over else '…'} {safe(self.applied.query.text.strip())}")
+        now = self.query("")
+        other = (self.applied.query.teacher, self.applied.query.objective) != (now.teacher, now.objective)
+        about = f" under {safe(self.applied.checked.about)}" if other and self.applied.checked.about else ""
+        return Safe(f"/{at}{count(matches.n)}{'' if self.applied.over else '…'}{about} {safe(self.applied.query.text.strip())}")
 
     def step(self, by: int) -> None:
         """To the next match or the one before."""

@@ -228,6 +228,14 @@ async def test_matches_are_those_of_the_teacher_that_was_chosen(calm_store: Path
         assert "under self-1c · forward_kl" in note(modal)
         found = [(one.question, one.rollout, one.position) for one in modal.query_one(MatchList).matches.matches]
         assert found == matches(calm_store, "align < -0.3", "self-1c", "forward_kl") != matches(calm_store, "align < -0.3")
+        await pilot.press("enter")
+        await back(pilot, screen)
+        assert " under " not in screen.note
+        await press(pilot, screen, "T")
+        assert " under self-1c · forward_kl align" in screen.note
+        assert "under self-1c" in picture(pilot)
+        modal = await ask(pilot, "align < -0.3")
+        assert "under ext-7b · forward_kl" in note(modal)
 
 
 async def test_names_are_explained_and_completed(calm_store: Path) -> None:
