@@ -50,6 +50,7 @@ NAMES: tuple[Name, ...] = (
         ("n_rollouts", "number", "nothing", "initial rollouts that were sampled"),
         ("n_correct", "number", "nothing", "how many of them were correct"),
         ("left_out", "flag", "nothing", "the question was not scored: without success, demonstration or nodes, or not chosen"),
+        ("teacher", "text", "teacher", "id of the teacher"),
         ("null", "flag", "teacher", "the teacher is a baseline that should earn nothing"),
         ("judged_only", "flag", "teacher", "the teacher was added later, and is judged only at nodes that others nominated"),
     ),
@@ -81,6 +82,8 @@ NAMES: tuple[Name, ...] = (
         ("kl_st", "number", "teacher", "KL(P‖T), student to teacher"),
         ("kl_ts", "number", "teacher", "KL(T‖P), teacher to student"),
         ("js", "number", "teacher", "Jensen-Shannon divergence of the two"),
+        ("l2", "number", "teacher", "Euclidean distance of the two distributions"),
+        ("cosine", "number", "teacher", "cosine of the two distributions"),
     ),
     *_names(
         Level.NODE,
@@ -100,7 +103,14 @@ NAMES: tuple[Name, ...] = (
         ("nominated", "flag", "teacher", "the teacher nominated this position, or nobody had to"),
     ),
 )  # fmt: skip
+#: Columns of exported rows that are called otherwise there.
+ALIASES = {
+    "question_id": "question", "rollout_index": "rollout", "student_logprob": "logprob", "student_entropy": "entropy",
+    "kl_student_teacher": "kl_st", "kl_teacher_student": "kl_ts", "alignment": "align", "teacher_advantage": "advantage",
+    "success_rate_range": "success_range", "success_rate": "success", "n_tokens": "length",
+}  # fmt: skip
 BY_KEY = {name.key: name for name in NAMES}
+BY_KEY |= {alias: BY_KEY[key] for alias, key in ALIASES.items()}
 #: What may stand before a parenthesis.
 FUNCTIONS = {"abs": "size of a number", "known": "whether a number is there: known(align)"}
 #: Words that are no names.

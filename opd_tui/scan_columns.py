@@ -19,6 +19,7 @@ from compute.scores import Scores, score, score_estimates
 from compute.updates import takes_whole
 from opd_tui.evaluating import Column, Float, Texts
 from opd_tui.expression import Reference
+from opd_tui.expression_names import ALIASES
 from opd_tui.overview import PRIOR_NODES
 from store.node_tables import merge_nodes
 from store.reader import Store
@@ -34,12 +35,9 @@ STUDENT_ARRAYS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 TEACHER_ARRAYS: Mapping[str, tuple[str, ...]] = {
     "teacher_logprob": ("logprob",), "log_ratio": ("logprob",), "teacher_entropy": ("entropy",),
-    "kl_st": ("divergence",), "kl_ts": ("divergence",), "js": ("divergence",),
+    **dict.fromkeys(("kl_st", "kl_ts", "js", "l2", "cosine"), ("divergence",)),
 }  # fmt: skip
-_DIVERGENCE = {
-    name: DIVERGENCES.index(array)
-    for name, array in (("kl_st", "kl_student_teacher"), ("kl_ts", "kl_teacher_student"), ("js", "js"))
-}
+_DIVERGENCE = {ALIASES.get(array, array): place for place, array in enumerate(DIVERGENCES)}
 #: Rollouts have these from their nodes.
 FROM_NODES = frozenset({"mean_align", "worst_align"})
 
@@ -84,6 +82,8 @@ def listed(opened: Store, listing: Listing, reference: Reference, chosen: Chosen
             return _floats(listing.n_correct_Q[q_X])
         case "left_out":
             return np.asarray(listing.status_Q[q_X] != QuestionStatus.SCORED)
+        case "teacher":
+            return Texts((chosen.teacher_of(reference),), np.zeros(len(q_X), np.intp))
         case "null":
             nulls = {teacher.id for teacher in opened.teachers if teacher.null}
             return np.full(len(q_X), chosen.teacher_of(reference) in nulls)

@@ -69,6 +69,8 @@ def everything(made: Path) -> list[Row]:
         ("position < 3 | position == 9", lambda row: row["position"] < 3 or row["position"] == 9),
         ("js > 0.02 & correct", lambda row: row["js"] > 0.02 and row["correct"]),
         ("!null & position == 0", lambda row: row["teacher"] != "hot" and row["position"] == 0),
+        ('teacher == "hot" & question_id != "q000"', lambda row: row["teacher"] == "hot" and row["question_id"] != "q000"),
+        ("cosine < .9 & l2 > .2", lambda row: row["cosine"] < 0.9 and row["l2"] > 0.2),
         ("align < 0", lambda row: "alignment" in row and (row["alignment"]["reverse_kl"] or 1) < 0),
         ("p_positive[forward_kl] > .9", lambda row: "alignment" in row and (row["p_positive"]["forward_kl"] or 0) > 0.9),
         ("reliability > .9 & !known(align) == false", lambda row: "alignment" in row and row["reliability"] > 0.9),
@@ -132,3 +134,23 @@ def test_a_wrong_expression_is_wrong_usage_in_one_sentence(made: Path, tmp_path:
     said = " ".join(done.output.replace("│", " ").split())
     assert part in said and "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_every_number_of_a_row_has_a_name(made: Path) -> None:
+    """Under the column's own name, with the column's own value."""
+    rows_ = [
+        row for row in where(made, 'question == "q001"', teachers=("self-1c",)) if row.get("alignment", {}).get("reverse_kl")
+    ]
+    skipped = {"alignment_low", "alignment_high", "gain_se", "p_positive_calibrated", "children"}
+    for name, cell in rows_[0].items():
+        if name in skipped:
+            continue
+        value = cell["reverse_kl"] if isinstance(cell, dict) else cell
+        here = f"position == {rows_[0]['position']} & rollout == {rows_[0]['rollout_index']}"
+        if isinstance(value, bool):
+            condition = name if value else f"!{name}"
+        elif isinstance(value, str):
+            condition = f"{name} == {json.dumps(value)}"
+        else:
+            condition = f"abs({name} - {value}) <= 1e-6 * abs({value})" if value >= 0 else f"abs({name} + {-value}) < 1e-6"
+        assert where(made, f'question == "q001" & {here} & {condition}', teachers=("self-1c",)) == rows_[:1], name
