@@ -249,16 +249,33 @@ def _typed(arrays: dict[str, Array], specs: Any) -> dict[str, Array]:
     return {name: np.ascontiguousarray(values, dtype=specs[name].dtype) for name, values in arrays.items()}
 
 
-def write(path: Path, *, n_questions: int, n_rollouts: int = 2, n_tokens: int = 600, per_part: int = 64, seed: int = 0) -> Path:
-    """Write a store of `n_questions` and return its path. Its parts differ in the names of their questions alone."""
-    bank = Bank(seed)
-    create(path, root(n_questions), [f"<{token}>".encode() for token in range(VOCAB)], [0])
-    whole = part(bank, range(min(per_part, n_questions)), n_rollouts, n_tokens, seed)
-    for start in range(0, n_questions, per_part):
-        numbers = range(start, min(start + per_part, n_questions))
-        cut = whole if len(numbers) == per_part else take_questions(whole, range(len(numbers)))
+class Growing:
+    """A store that gets one part after the other. Its parts differ in the names of their questions alone."""
+
+    def __init__(self, path: Path, *, planned: int, n_rollouts: int = 2, n_tokens: int = 600, per_part: int = 64, seed: int = 0):
+        self.path = path
+        self._planned, self._per_part, self._done = planned, per_part, 0
+        create(path, root(planned), [f"<{token}>".encode() for token in range(VOCAB)], [0])
+        self._whole = part(Bank(seed), range(min(per_part, planned)), n_rollouts, n_tokens, seed)
+
+    def grow(self) -> bool:
+        """Write the next part; False where all that was planned is there."""
+        start = self._done
+        numbers = range(start, min(start + self._per_part, self._planned))
+        self._done = numbers.stop
+        if not numbers:
+            return False
+        cut = self._whole if len(numbers) == self._per_part else take_questions(self._whole, range(len(numbers)))
         named = {**_texts("question_id", [f"q{number:06d}" for number in numbers]), "question_number": np.array(numbers)}
-        publish(path, f"p-{start:07d}", PartArrays({**cut.student, **_typed(named, STUDENT)}, cut.teachers))
+        publish(self.path, f"p-{start:07d}", PartArrays({**cut.student, **_typed(named, STUDENT)}, cut.teachers))
+        return True
+
+
+def write(path: Path, *, n_questions: int, n_rollouts: int = 2, n_tokens: int = 600, per_part: int = 64, seed: int = 0) -> Path:
+    """Write a store of `n_questions` and return its path."""
+    growing = Growing(path, planned=n_questions, n_rollouts=n_rollouts, n_tokens=n_tokens, per_part=per_part, seed=seed)
+    while growing.grow():
+        pass
     return path
 
 

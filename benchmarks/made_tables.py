@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from compute.allocation import Allotment, Tree, tree
@@ -231,7 +232,7 @@ def simulate(
                 n_success_RG.append(rng.binomial(drawn_R, mean))
     made = make_nodes(children, groups)
     if table is not None:
-        made = replace(table, **{name: getattr(made, name) for name in made.__slots__ if name.startswith("group_")})
+        made = replace(table, **{name: getattr(made, name) for name in made.__struct_fields__ if name.startswith("group_")})
     shape = (len(groups), times)
     return repeat(made, times, np.reshape(n_RG, shape).T, np.reshape(n_success_RG, shape).T)
 

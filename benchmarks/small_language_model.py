@@ -8,10 +8,11 @@ state. In the `sticky` variant many tokens lead to a sure success or failure, so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from benchmarks.made_tables import Child, Launch, make_nodes, simulate, true_values

@@ -7,10 +7,10 @@ is one node on one path, the axis P of `Paths`: a node that two paths share is a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
 from store.tables import Int, Paths
@@ -21,8 +21,7 @@ Outcome = Literal["all", "correct", "incorrect"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class Averages:
+class Averages(Struct, frozen=True):
     """Where every entry belongs: to which path, and each path to which question."""
 
     numbers_Q: Int  #: numbers of the questions that have paths, rising

@@ -21,10 +21,10 @@ same recursion as the value with squared weights: one back-up carries them all, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute.statistics import beta_quantile, log_beta
@@ -47,16 +47,14 @@ GOLDEN = (5.0**0.5 - 1.0) / 2.0
 MASS_TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """Completions per child: of its own stratum, or of all that went through it."""
 
     n_NK: Int
     n_success_NK: Int
 
 
-@dataclass(frozen=True, slots=True)
-class Estimates:
+class Estimates(Struct, frozen=True):
     """p_succ of every child, V of every node, and how sure they are. NaN where nothing is known (or no child is)."""
 
     p_succ_NK: Array

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace as replaced
 
 import store
 from compute.added import WORK, open_added
@@ -186,7 +187,7 @@ def _do(
         bench = replace(setup.bench, engine=engine)
         found = follow(bench, prepared, stored.pop(question.id), partial(spool.responses, question), targeted=targeted)
         lines = {made_with(setup.study, setup.bench), *(opened.made_with if engine.n_reused > n_before else ())}
-        record = replace(to_record(setup.study, found), made_with=frozenset(lines))
+        record = replaced(to_record(setup.study, found), made_with=frozenset(lines))
         spool.keep_record(question, record)
         ready[question.id] = record
     return [(one, ready[one.id]) for one in questions]

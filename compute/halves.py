@@ -9,9 +9,9 @@ outcomes), and their noise is independent. Hence nodes that are chosen on one ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from compute.alignment import cosine, gain, gain_se, lump, trace_of_covariance
@@ -23,8 +23,7 @@ Array = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Halves:
+class Halves(Struct, frozen=True):
     """Scores of each half, the first axis. NaN at nodes of which one half lacks a kept child or V."""
 
     decision_point_HN: Bool  #: two kept children or more, and SR > 0 in this half

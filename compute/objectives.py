@@ -20,10 +20,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -153,8 +153,7 @@ def _log_mixed(log_r: Array, share: float) -> Array:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """A parameter of an objective: a number between two bounds, or one of a few words."""
 
     name: str
@@ -164,8 +163,7 @@ class Parameter:
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
+class Objective(Struct, frozen=True):
     """One row of the table."""
 
     name: str
@@ -212,8 +210,7 @@ _BY_NAME = {objective.name: objective for objective in TABLE}
 _SPELLING = re.compile(r"\s*([a-z0-9_]+)\s*(?:\(([^()]*)\))?\s*", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
+class Spelling(Struct, frozen=True):
     """An objective with its parameters filled in. `str()` gives the one spelling under which it is stored."""
 
     name: str

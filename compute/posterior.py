@@ -19,9 +19,9 @@ page of nodes is told what the whole study is told.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute import objectives
@@ -50,8 +50,7 @@ FIT_NODES = 20_000
 BLOCK = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(Struct, frozen=True):
     """What a study teaches of its nodes, its teachers and its objectives."""
 
     teachers: tuple[str, ...]
@@ -63,8 +62,7 @@ class Prior:
     calibrated_MO: Bool  #: enough contrasts; and an update that does not follow the completions that judge it
 
 
-@dataclass(frozen=True, slots=True)
-class Posterior:
+class Posterior(Struct, frozen=True):
     """How sure the scores of some nodes are. NaN where there is no score."""
 
     p_positive_MON: Array  #: P(Align > 0)
@@ -168,8 +166,7 @@ def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95
     return Posterior(p_positive, low, high, sd, reliability_N, prior.calibrated_MO)
 
 
-@dataclass(frozen=True, slots=True)
-class _Along:
+class _Along(Struct, frozen=True):
     """The contrast of one teacher and objective at the nodes of a block."""
 
     there_n: Bool
@@ -179,8 +176,7 @@ class _Along:
     variance_nS: Array  #: of x, given sigma
 
 
-@dataclass(frozen=True, slots=True)
-class _Children:
+class _Children(Struct, frozen=True):
     """The children of the nodes of a block, their rates in units of sqrt(V (1 - V))."""
 
     scores: Scores

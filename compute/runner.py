@@ -245,7 +245,7 @@ def do_questions(
             found = begun[question.id]
             if isinstance(found, Prepared):
                 found = follow(setup.bench, found, stored.pop(question.id), partial(spool.responses, question))
-            record = replace(to_record(setup.study, found), made_with=frozenset([made_with(setup.study, setup.bench)]))
+            record = replaced(to_record(setup.study, found), made_with=frozenset([made_with(setup.study, setup.bench)]))
             spool.keep_record(question, record)
         yield question, record
 

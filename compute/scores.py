@@ -6,9 +6,9 @@ Any objective, support, estimator and threshold is an expression over the table;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
 from compute.alignment import SUPPORTS, Support, cosine, cut, gain, gain_se, ideal_gradient, lump, renormalise, teacher_advantage
@@ -24,8 +24,7 @@ Array = NDArray[np.float64]
 SAME_RATE = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(Struct, frozen=True):
     """What is said of every node. NaN where it is no decision point, or where one of the two vectors is zero or unknown."""
 
     teachers: tuple[str, ...]  #: the axis M

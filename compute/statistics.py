@@ -102,8 +102,19 @@ def beta_quantile(p: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
     """The x with I_x(a, b) = p."""
     p_, a_, b_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (p, a, b)))
     # Counts repeat: the same few thousand (p, a, b) stand for all children of a study.
-    unique, back = np.unique(np.stack([p_.ravel(), a_.ravel(), b_.ravel()]), axis=1, return_inverse=True)
-    return _beta_quantile(*unique)[back.ravel()].reshape(p_.shape)
+    distinct, back = _distinct(np.stack([p_.ravel(), a_.ravel(), b_.ravel()]))
+    return _beta_quantile(*distinct)[back].reshape(p_.shape)
+
+
+def _distinct(value_XI: Array) -> tuple[Array, NDArray[np.intp]]:
+    """The different columns, and which of them each column is. `np.unique` would, too, and imports 12 ms of numpy.ma."""
+    order = np.lexsort(value_XI)
+    sorted_XI = value_XI[:, order]
+    same = (sorted_XI[:, 1:] == sorted_XI[:, :-1]) | (np.isnan(sorted_XI[:, 1:]) & np.isnan(sorted_XI[:, :-1]))
+    starts = np.concatenate([np.ones(min(len(order), 1), bool), ~same.all(axis=0)])
+    back = np.empty(len(order), np.intp)
+    back[order] = np.cumsum(starts) - 1
+    return sorted_XI[:, starts], back
 
 
 def _beta_quantile(p: Array, a: Array, b: Array) -> Array:

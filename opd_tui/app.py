@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
@@ -13,7 +17,7 @@ from textual.theme import Theme
 from opd_tui.loader import OPEN, Answer, Broken, Failed, Loader
 from opd_tui.metrics import METRICS, Metric, metric
 from opd_tui.palette import Depth, Palette, depth_of
-from opd_tui.screens.browse import Browse
+from opd_tui.screens.opening import Opening
 from store.errors import StoreError
 
 DARK = Theme(
@@ -26,6 +30,10 @@ LIGHT = Theme(
     success="#1f5fa8", foreground="#1d2025", background="#fbfbfc", surface="#f2f3f5", panel="#e9ebef",
     variables={"border": "#c3c8d0"},
 )  # fmt: skip
+
+
+if TYPE_CHECKING:
+    from opd_tui.screens.browse import Browse
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class OpdTui(App[None]):
     """The explorer of one store."""
 
     TITLE = "opd-tui"
-    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+l", "redraw", "draw everything anew", show=False)]
 
     class Delivered(Message):
         """An answer of the loader, in the app's own queue."""
@@ -58,11 +66,34 @@ class OpdTui(App[None]):
         self.path = path
         self._depth = depth
         self.failure: StoreError | None = None  #: why the store could not be opened
-        self.loader = Loader(path, self._deliver)
         self._wish = wish or Wish()
+        self.loader = Loader(path, self._deliver, self._wish.at)
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.theme = DARK.name
+        self.set_reactive(OpdTui.theme, DARK.name)  # to assign it would have all style sheets parsed once more
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._browse: Browse | None = None
+        self._quiet = ExitStack()
+
+    def get_driver_class(self) -> type[Driver]:
+        """In a terminal of Unix the driver that is thrifty with bytes, else Textual's own."""
+        chosen = super().get_driver_class()
+        if chosen.__name__ == "LinuxDriver":
+            from opd_tui.driver import ThriftyDriver
+
+            return ThriftyDriver
+        return chosen
+
+    def on_resize(self) -> None:
+        """What the terminal shows is not known any more."""
+        forget = getattr(getattr(self._driver, "wire", None), "forget", None)
+        if forget is not None:
+            forget()
+
+    def action_redraw(self) -> None:
+        """Draw everything anew, whatever the terminal shows."""
+        self.on_resize()
+        self.refresh(repaint=True, layout=True)
 
     def _deliver(self, answer: Answer) -> None:
         self.post_message(self.Delivered(answer))
@@ -74,23 +105,31 @@ class OpdTui(App[None]):
         return Palette(depth, self.current_theme.dark)
 
     def get_default_screen(self) -> Screen[None]:
-        """Browse is the first screen."""
-        return Browse(self.loader, self.palette, self._wish.at, self._wish.teacher, self._wish.metric)
+        """The first screen says what is being opened."""
+        return Opening(self.path)
 
     def on_mount(self) -> None:
         """Open the store, once the first picture is on the screen."""
-        self.theme_changed_signal.subscribe(self, lambda _: self._browse_screen.use(self.palette))
-        self.call_after_refresh(self.loader.start)
+        self.theme_changed_signal.subscribe(self, lambda _: self._use_palette())
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Have the store opened, and get the first screen ready meanwhile."""
+        from opd_tui.screens.browse import Browse
+
+        self.loader.start()
+        wish = self._wish
+        self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric)
+
+    def _use_palette(self) -> None:
+        if self._browse is not None and self._browse.is_attached:
+            self._browse.use(self.palette)
 
     def on_unmount(self) -> None:
         """No more answers."""
         self.loader.stop()
 
-    @property
-    def _browse_screen(self) -> Browse:
-        return next(screen for screen in self.screen_stack if isinstance(screen, Browse))
-
-    def on_opd_tui_delivered(self, message: Delivered) -> None:
+    async def on_opd_tui_delivered(self, message: Delivered) -> None:
         """Hand an answer to the screen; what no screen can go on with ends the app."""
         match message.answer:
             case Broken(error):
@@ -99,13 +138,19 @@ class OpdTui(App[None]):
                 self.failure = StoreError(sentence)
                 self.exit(return_code=1)
             case answer:
-                self._browse_screen.receive(answer)
+                assert self._browse is not None  # it was made before the loader began
+                if not self._browse.is_attached:
+                    self._quiet.enter_context(self.batch_update())  # nothing is drawn until there is something to show
+                    await self.push_screen(self._browse)
+                self._browse.receive(answer)
+                if self._browse.shows_something:
+                    self._quiet.close()
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """What the command palette offers."""
         yield from super().get_system_commands(screen)
-        if isinstance(screen, Browse):
-            yield from screen.commands()
+        if screen is self._browse is not None:
+            yield from self._browse.commands()
 
 
 def browse(path: str, *, at: str | None = None, teacher: str | None = None, metric: str | None = None) -> int:

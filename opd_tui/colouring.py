@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from opd_tui.palette import Scale
 
 
-@dataclass(frozen=True, slots=True)
-class Colouring:
+class Colouring(Struct, frozen=True):
     """A value for every token (NaN: none here), the scale it is read on, and where its sign is uncertain."""
 
     values: Sequence[float]

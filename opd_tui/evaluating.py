@@ -8,10 +8,10 @@ which rows cannot match whatever the others hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from opd_tui.expression import Expression, Literal, Node, Operation, Reference
@@ -20,16 +20,14 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
+class Truth(Struct, frozen=True, eq=False):
     """Where a condition holds, and where its opposite does; where neither does, it is unknown."""
 
     yes: Bool
     no: Bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Texts:
+class Texts(Struct, frozen=True, eq=False):
     """A text in every row: `values[index]`."""
 
     values: Sequence[str]

@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+from msgspec import Struct
 
 import store
 from compute.objectives import parse
@@ -36,8 +36,7 @@ Format = Literal["jsonl", "csv", "parquet"]
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which rows: empty tuples and None mean all."""
 
     questions: tuple[str, ...] = ()
@@ -98,8 +97,7 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
                 yield from _rollout_rows(opened, rollout, scored, selection.positions, keep)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
+class _Scored(Struct, frozen=True):
     """A question's nodes, their scores, and how sure these are under the prior of the whole study."""
 
     nodes: Nodes

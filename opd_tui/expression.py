@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from opd_tui.expression_names import BY_KEY, CONSTANTS, FUNCTIONS, WORDS, Kind, Level, Name
 
 #: Bounds: nobody writes more by hand, and evaluation stays shallow.
@@ -48,8 +50,7 @@ class Reference:
         return f"{self.name.key}[{', '.join(chosen)}]" if chosen else self.name.key
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Struct, frozen=True):
     """A number, a text, true or false."""
 
     value: float | str | bool
@@ -57,8 +58,7 @@ class Literal:
     position: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """An operator or function with its operands."""
 
     operator: str
@@ -70,8 +70,7 @@ class Operation:
 Node = Reference | Literal | Operation
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(Struct, frozen=True):
     """A condition that can be evaluated."""
 
     text: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
+
+from msgspec import Struct
 
 from opd_tui.metrics import Needs
 
@@ -26,8 +27,7 @@ class Level(IntEnum):
         return f"{self.name.lower()}s"
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """One name. A number that a place does not have is missing, and a comparison with it is unknown."""
 
     key: str

@@ -6,13 +6,17 @@ does not have. NaN means: no such number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from opd_tui.text import Safe
 
+if TYPE_CHECKING:
+    from opd_tui.questions import Questions
 
-@dataclass(frozen=True, slots=True)
-class Mean:
+
+class Mean(Struct, frozen=True):
     """Mean alignment with its 95 % interval, the mean gain of the same nodes, and alignment apart by outcome."""
 
     mean: float
@@ -23,8 +27,7 @@ class Mean:
     incorrect: float
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True):
     """What the scored nodes of a rollout or question come to, under one teacher and objective."""
 
     mean: float
@@ -32,8 +35,7 @@ class Score:
     n_scored: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionFacts:
+class QuestionFacts(Struct, frozen=True):
     """One line of the list of questions."""
 
     id: str  #: as stored; never drawn
@@ -49,9 +51,14 @@ class QuestionFacts:
         """Share of the rollouts that were correct."""
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
+    @property
+    def first_rollout(self) -> int | None:
+        """Index of the rollout to begin with: one that has nodes, if there is one."""
+        first = min(self.rollouts, key=lambda rollout: (not rollout.n_nodes, rollout.index), default=None)
+        return None if first is None else first.index
 
-@dataclass(frozen=True, slots=True)
-class RolloutFacts:
+
+class RolloutFacts(Struct, frozen=True):
     """One line of the list of rollouts."""
 
     index: int
@@ -62,8 +69,7 @@ class RolloutFacts:
     n_nodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherFacts:
+class TeacherFacts(Struct, frozen=True):
     """A teacher of the study."""
 
     id: str  #: as stored; never drawn
@@ -73,8 +79,7 @@ class TeacherFacts:
     late: bool = False  #: added later, and judged only at nodes that others nominated
 
 
-@dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalogue(Struct, frozen=True, eq=False):
     """What is in the store."""
 
     title: Safe
@@ -82,7 +87,7 @@ class Catalogue:
     teachers: tuple[TeacherFacts, ...]
     objectives: tuple[Safe, ...]
     n_planned: int
-    questions: tuple[QuestionFacts, ...]
+    questions: Questions
 
     @property
     def complete(self) -> bool:
@@ -90,8 +95,7 @@ class Catalogue:
         return len(self.questions) >= self.n_planned
 
 
-@dataclass(frozen=True, slots=True)
-class ChildFacts:
+class ChildFacts(Struct, frozen=True):
     """A child of a node: how likely, how good, and where the two gradients push it."""
 
     label: Safe
@@ -109,8 +113,7 @@ class ChildFacts:
     update: float
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectiveFacts:
+class ObjectiveFacts(Struct, frozen=True):
     """What one objective's update is worth at a node."""
 
     label: Safe
@@ -119,8 +122,7 @@ class ObjectiveFacts:
     gain_se: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """A node under one teacher."""
 
     row: int
@@ -136,8 +138,7 @@ class NodeFacts:
     children: tuple[ChildFacts, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A token that might have come instead."""
 
     label: Safe
@@ -146,8 +147,7 @@ class Candidate:
     taken: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TokenFacts:
+class TokenFacts(Struct, frozen=True):
     """A token under one teacher."""
 
     position: int
@@ -168,8 +168,7 @@ class TokenFacts:
     teacher_tail: float
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherLine:
+class TeacherLine(Struct, frozen=True):
     """One teacher at the token under the cursor, and over the rollout."""
 
     teacher: TeacherFacts
@@ -179,8 +178,7 @@ class TeacherLine:
     here: int | None  #: which node of the trace is under the cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(Struct, frozen=True):
     """A text to be read: a prompt, or a completion with how it ended."""
 
     heading: str

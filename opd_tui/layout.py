@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from opd_tui.text import Kind, Run, Safe, cells, cut
 
@@ -45,8 +46,7 @@ class Span(NamedTuple):
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """All lines of a rollout at one width."""
 
     width: int

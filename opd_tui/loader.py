@@ -1,17 +1,18 @@
 """Reads the store in threads of its own and hands over one frozen message per answer.
 
 Knows nothing of Textual: answers go to `deliver`, from whichever thread made them. numpy, TensorStore and the
-store's reader are imported in the first job, so that the first paint waits for none of them. Two threads: one for
-what a person waits for, one for the whole study.
+store's reader are imported in the first job, so that the first paint waits for none of them. Three threads: one for
+what a person waits for, one for the scores of the whole study, one for searches.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from store.errors import StoreError
 
@@ -30,45 +31,39 @@ OPEN, POLL, SURVEY, PREFETCH, SEARCH = 0, -1, -2, -3, -4
 READ_AHEAD_AFTER = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The store is open; or, later, it has grown."""
 
     catalogue: Catalogue
 
 
-@dataclass(frozen=True, slots=True)
-class Polled:
+class Polled(Struct, frozen=True):
     """The store was looked at again: what is in it now, or None where nothing is new."""
 
     catalogue: Catalogue | None
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The rollout that was asked for by `request`."""
 
     request: int
     page: RolloutPage
 
 
-@dataclass(frozen=True, slots=True)
-class Surveyed:
-    """The whole study is scored."""
+class Surveyed(Struct, frozen=True):
+    """The study is scored, or some of it."""
 
     overview: Overview
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
+class Searched(Struct, frozen=True):
     """A block of what the search with this number finds."""
 
     search: int
     found: Found
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(Struct, frozen=True):
     """The passages that were asked for by `request`."""
 
     request: int
@@ -76,16 +71,14 @@ class Texts:
     passages: tuple[Passage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
     request: int
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(Struct, frozen=True):
     """A job failed in a way that only a programmer can understand."""
 
     error: Exception
@@ -99,13 +92,16 @@ Job = Callable[["Library"], Answer | None]
 class Loader:
     """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
 
-    def __init__(self, path: str, deliver: Deliver) -> None:
+    def __init__(self, path: str, deliver: Deliver, at: str | None = None) -> None:
+        """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it."""
         self.path = path
+        self._at = at
         self._deliver = deliver
         self._newest = 0
         self._search = 0  #: number of the newest search
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+        self._searches: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
 
     def start(self) -> None:
         """Open the store. Answer: Opened, or Failed(OPEN)."""
@@ -116,6 +112,7 @@ class Loader:
         self._newest = -1
         self._desk.put(None)
         self._survey.put(None)
+        self._searches.put(None)
 
     def rollout(self, question_id: str, index: int) -> int:
         """Ask for a rollout. Answer: Loaded with the request returned here, unless another one is asked for before."""
@@ -146,8 +143,14 @@ class Loader:
         self._desk.put((POLL, lambda library: Polled(library.catalogue() if library.refresh() else None)))
 
     def survey(self) -> None:
-        """Ask for the whole study's scores. Answer: Surveyed."""
-        self._survey.put((SURVEY, lambda library: Surveyed(library.overview())))
+        """Ask for the whole study's scores. Answers: Surveyed, at last with all of it."""
+
+        def job(library: Library) -> Answer | None:
+            for overview in library.overviews():
+                self._hand_over(Surveyed(overview))
+            return None
+
+        self._survey.put((SURVEY, job))
 
     def search(self, query: Query) -> int:
         """Ask for what matches. Answers: Searched with the number returned here, block after block. Any search before stops."""
@@ -161,7 +164,7 @@ class Loader:
                         return
                     self._hand_over(Searched(search, found))
 
-        self._survey.put((SEARCH, job))
+        self._searches.put((SEARCH, job))
         return search
 
     @property
@@ -185,7 +188,9 @@ class Loader:
             answer = Broken(error)
         self._hand_over(answer)
         if isinstance(answer, Opened):
-            threading.Thread(target=self._work, args=(library, self._survey), name="opd-tui-survey", daemon=True).start()
+            library.warm(self._at)
+            for name, jobs in (("survey", self._survey), ("search", self._searches)):
+                threading.Thread(target=self._work, args=(library, jobs), name=f"opd-tui-{name}", daemon=True).start()
             self._work(library, self._desk)
 
     def _work(self, library: Library, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:

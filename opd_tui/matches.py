@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from opd_tui.place import NOWHERE
 from opd_tui.text import Safe
 
@@ -30,8 +32,7 @@ class Match(NamedTuple):
         return self.number, self.rollout, self.position
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What came since the last block of a scan, and how far it is."""
 
     matches: tuple[Match, ...]  #: those that are listed

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Needs = Literal["nothing", "teacher", "objective"]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """One thing to colour by (method.md 6)."""
 
     key: str  #: what users type: `--metric`

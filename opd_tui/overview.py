@@ -1,21 +1,23 @@
-"""What the lists and the teacher strip say of the whole study. Imported after the first paint, as `opd_tui.pages`."""
+"""What the lists and the teacher strip say of the whole study: scored part by part, so that it takes no more memory
+for many rollouts than for a few. Imported after the first paint, as `opd_tui.pages`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from compute.averages import OUTCOMES, Averages, Outcome, group_means, shared_questions
 from compute.posterior import Prior, fit
-from compute.scores import Scores, score
-from compute.summary import SummaryRow, summarise
+from compute.scores import score
+from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
-from store.node_tables import take_nodes
-from store.tables import Nodes, Paths
+from store.node_tables import merge_nodes, take_nodes
+from store.tables import Int, Nodes, Paths
 
 NOTHING = Score(nan, nan, 0)
 NO_MEAN = Mean(nan, nan, nan, nan, nan, nan)
@@ -23,140 +25,219 @@ NO_MEAN = Mean(nan, nan, nan, nan, nan, nan)
 Array = NDArray[np.floating[Any]]
 
 #: Nodes that are scored together: each takes some 20 KB meanwhile.
-BLOCK = 1000
+BLOCK = 500
 #: What a study teaches of how sure its scores are is learnt from about so many nodes.
 PRIOR_NODES = 2000
-_NO_ROWS = np.empty(0, np.intp)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Mean and worst alignment of every question and rollout, and every teacher's means. L: rollouts with nodes, Q: questions."""
+class PartOverview(Struct, frozen=True, eq=False):
+    """Mean and worst alignment of the questions and rollouts of one part. L: rollouts with nodes, Q: questions that have some.
 
-    place_Q: Mapping[int, int]  #: number of a question to its place on the question axis
-    place_L: Mapping[tuple[int, int], int]  #: question number and rollout index to its place on the rollout axis
+    Questions have nodes that their rollouts share once.
+    """
+
+    number_Q: Int
     mean_MOQ: Array
     worst_MOQ: Array
-    n_MOQ: Array
+    n_MOQ: Int
+    number_L: Int  #: of the rollout's question
+    index_L: Int
+    correct_L: NDArray[np.bool_]
     mean_MOL: Array
     worst_MOL: Array
-    n_MOL: Array
-    means: Mapping[tuple[int, int], Mean]  #: by teacher and objective
-    prior: Prior | None = None  #: how sure scores are
-    note: str = ""  #: why there is nothing, where there is nothing
+    n_MOL: Int
+    gain_MOL: Array
+    sample: Nodes  #: a few questions, to learn from how sure scores are
+
+
+class Overview:
+    """Mean and worst alignment of every question and rollout so far, and every teacher's means."""
+
+    def __init__(
+        self,
+        parts: Sequence[PartOverview],
+        teachers: Sequence[str],
+        objectives: Sequence[str],
+        *,
+        share: float = 1.0,
+        prior: Prior | None = None,
+    ) -> None:
+        """`share` of the study is in `parts`. `prior`: how sure scores are, where that is known."""
+        self.share = share
+        self.prior = prior
+        shape = len(teachers), len(objectives), 0
+        self._number_Q, self._mean_MOQ, self._worst_MOQ, self._n_MOQ = _joined(
+            parts, shape, "number_Q", "mean_MOQ", "worst_MOQ", "n_MOQ"
+        )
+        number_L, index_L, correct_L, self._mean_MOL, self._worst_MOL, self._n_MOL, gain_MOL = _joined(
+            parts, shape, "number_L", "index_L", "correct_L", "mean_MOL", "worst_MOL", "n_MOL", "gain_MOL"
+        )
+        self._order_Q, self._order_L = np.argsort(self._number_Q), np.argsort(_key(number_L, index_L))
+        self._key_L = _key(number_L, index_L)
+        self._means = _means(self._mean_MOL, gain_MOL, number_L, correct_L) if self.complete else {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole study is in it."""
+        return self.share >= 1.0
+
+    @property
+    def note(self) -> str:
+        """How far it is, while it is not complete."""
+        return "" if self.complete else f"{self.share:.0%} of the study scored"
 
     def question(self, number: int, teacher: int, objective: int) -> Score:
         """All nodes of a question, nodes that paths share once."""
-        place = self.place_Q.get(number)
+        place = _find(self._number_Q, self._order_Q, number)
         if place is None:
             return NOTHING
         at = (teacher, objective, place)
-        return Score(float(self.mean_MOQ[at]), float(self.worst_MOQ[at]), int(self.n_MOQ[at]))
+        return Score(float(self._mean_MOQ[at]), float(self._worst_MOQ[at]), int(self._n_MOQ[at]))
 
     def rollout(self, number: int, index: int, teacher: int, objective: int) -> Score:
         """The nodes along a rollout."""
-        place = self.place_L.get((number, index))
+        place = _find(self._key_L, self._order_L, _key(number, index))
         if place is None:
             return NOTHING
         at = (teacher, objective, place)
-        return Score(float(self.mean_MOL[at]), float(self.worst_MOL[at]), int(self.n_MOL[at]))
+        return Score(float(self._mean_MOL[at]), float(self._worst_MOL[at]), int(self._n_MOL[at]))
+
+    def mean_of_number(self, teacher: int, objective: int) -> dict[int, float]:
+        """Mean alignment of every question that has one, by its number."""
+        mean_Q = self._mean_MOQ[teacher, objective]
+        scored_Q = np.isfinite(mean_Q)
+        return dict(zip(self._number_Q[scored_Q].tolist(), mean_Q[scored_Q].tolist(), strict=True))
 
     def mean(self, teacher: int, objective: int) -> Mean:
         """A teacher over the whole study."""
-        return self.means.get((teacher, objective), NO_MEAN)
+        return self._means.get((teacher, objective), NO_MEAN)
 
 
-def overview(
-    nodes: Nodes, paths: Paths, scores: Scores, means: Mapping[tuple[int, int], Mean], prior: Prior | None = None
-) -> Overview:
-    """Means over the decision points of `nodes`, by question and by rollout."""
-    numbers, question_N = np.unique(nodes.question_N, return_inverse=True)
-    rollout_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
-    by_question = _by_group(scores.alignment_MON, question_N, len(numbers))
-    by_rollout = _by_group(scores.alignment_MON[:, :, paths.node_P], rollout_P, len(paths.question_L))
-    keys = zip(paths.question_L.tolist(), paths.rollout_index_L.tolist(), strict=True)
-    return Overview(
-        {int(number): place for place, number in enumerate(numbers)},
-        {key: place for place, key in enumerate(keys)},
-        *by_question,
-        *by_rollout,
-        means,
-        prior,
+def score_part(nodes: Nodes, paths: Paths, n_sig: float, sample_every: int) -> PartOverview:
+    """The questions of one part, scored a block of nodes at a time: scoring takes much more memory than its result.
+
+    Questions whose number `sample_every` divides are the sample.
+    """
+    number_Q, question_N = np.unique(nodes.question_N, return_inverse=True)
+    alignment_MON, gain_MON = score_in_blocks(nodes, n_sig)
+    path_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
+    along_MOP = alignment_MON[:, :, paths.node_P]
+    mean_MOQ, worst_MOQ, n_MOQ = _by_group(alignment_MON, question_N, len(number_Q))
+    mean_MOL, worst_MOL, n_MOL = _by_group(along_MOP, path_P, len(paths.question_L))
+    return PartOverview(
+        number_Q=number_Q,
+        mean_MOQ=mean_MOQ,
+        worst_MOQ=worst_MOQ,
+        n_MOQ=n_MOQ,
+        number_L=np.asarray(paths.question_L),
+        index_L=np.asarray(paths.rollout_index_L),
+        correct_L=np.asarray(paths.correct_L, bool),
+        mean_MOL=mean_MOL,
+        worst_MOL=worst_MOL,
+        n_MOL=n_MOL,
+        gain_MOL=group_means(gain_MON[:, :, paths.node_P], path_P, len(paths.question_L)),
+        sample=_questions(nodes, nodes.question_N % sample_every == 0),
     )
 
 
-def score_study(nodes: Nodes, n_sig: float) -> Scores:
-    """Alignment and gain of many questions, a block of them at a time: scoring takes much more memory than its result.
-
-    The other fields are those of no node, so that whoever looks for them finds nothing.
-    """
-    alignments, gains = [], []
-    for block in _blocks(nodes):
+def score_in_blocks(nodes: Nodes, n_sig: float) -> tuple[Array, Array]:
+    """Alignment and gain [M, O, N], scored a block of questions at a time."""
+    shape = len(nodes.teachers), len(nodes.objectives), len(nodes)
+    alignment_MON, gain_MON = np.full(shape, nan), np.full(shape, nan)
+    for rows, block in _blocks(nodes):
         scores = score(block, n_sig=n_sig, support="sliced")
-        alignments.append(scores.alignment_MON)
-        gains.append(scores.gain_MON)
-    empty = score(take_nodes(nodes, _NO_ROWS, _NO_ROWS), n_sig=n_sig, support="sliced")
-    if not alignments:
-        return empty
-    return replace(empty, alignment_MON=np.concatenate(alignments, axis=2), gain_MON=np.concatenate(gains, axis=2))
+        alignment_MON[:, :, rows], gain_MON[:, :, rows] = scores.alignment_MON, scores.gain_MON
+    return alignment_MON, gain_MON
 
 
-def study_prior(nodes: Nodes, n_sig: float) -> Prior:
-    """How sure scores are, from whole questions that lie evenly over the study."""
-    numbers = np.unique(nodes.question_N)
-    chosen = numbers[:: max(1, -(-len(nodes) // PRIOR_NODES))]
-    node_G = np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
-    inside_N = np.isin(nodes.question_N, chosen)
-    some = take_nodes(nodes, np.flatnonzero(inside_N), np.flatnonzero((node_G >= 0) & inside_N[node_G]))
-    return fit(some, score(some, n_sig=n_sig, support="sliced"))
+def prior_of(parts: Sequence[PartOverview], n_sig: float) -> Prior | None:
+    """How sure scores are, from the samples of the parts; None where there is no node."""
+    samples = [part.sample for part in parts if len(part.sample)]
+    if not samples:
+        return None
+    nodes = merge_nodes(samples)
+    return fit(nodes, score(nodes, n_sig=n_sig, support="sliced"))
 
 
-def _blocks(nodes: Nodes) -> Iterator[Nodes]:
-    """Whole questions with about `BLOCK` nodes together. The nodes of a question follow each other.
+def sampling(n_nodes: int) -> int:
+    """Every how manieth question is in the sample of a study with so many nodes."""
+    return max(1, -(-n_nodes // PRIOR_NODES))
 
-    Completions that were launched at the root and followed a path to its end are left out: they are in no stratum.
-    """
-    question_N = nodes.question_N
-    node_G = np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
-    starts = np.flatnonzero(np.diff(question_N, prepend=-1))
+
+def _blocks(nodes: Nodes) -> Iterator[tuple[slice, Nodes]]:
+    """Whole questions with about `BLOCK` nodes together, and which rows they are. The nodes of a question follow each other."""
+    node_G = _node_of_group(nodes)
+    starts = np.flatnonzero(np.diff(nodes.question_N, prepend=-1))
     first = 0
     for stop in (*starts[1:].tolist(), len(nodes)):
-        if stop - first >= BLOCK or stop == len(nodes):
-            yield take_nodes(nodes, np.arange(first, stop), np.flatnonzero((node_G >= first) & (node_G < stop)))
+        if stop > first and (stop - first >= BLOCK or stop == len(nodes)):
+            groups = np.flatnonzero((node_G >= first) & (node_G < stop))
+            yield slice(first, stop), take_nodes(nodes, np.arange(first, stop), groups)
             first = stop
 
 
-def study_means(nodes: Nodes, paths: Paths, scores: Scores) -> dict[tuple[int, int], Mean]:
-    """Mean alignment over questions by teacher and objective, with its interval, the mean gain, and apart by outcome."""
-    found: dict[tuple[int, int], dict[str, SummaryRow]] = {}
-    for row in summarise(nodes, paths, scores, null_teachers=nodes.teachers).rows:
-        key = nodes.teachers.index(row.teacher), nodes.objectives.index(row.objective)
-        found.setdefault(key, {})[row.outcome] = row
-    return {key: _mean(by["all"], by["correct"], by["incorrect"]) for key, by in found.items()}
+def _questions(nodes: Nodes, chosen_N: NDArray[np.bool_]) -> Nodes:
+    node_G = _node_of_group(nodes)
+    return take_nodes(nodes, np.flatnonzero(chosen_N), np.flatnonzero((node_G >= 0) & chosen_N[node_G]))
 
 
-def _mean(both: SummaryRow, correct: SummaryRow, incorrect: SummaryRow) -> Mean:
-    overall = both.alignment
-    return Mean(overall.mean, overall.low, overall.high, both.gain.mean, correct.alignment.mean, incorrect.alignment.mean)
+def _node_of_group(nodes: Nodes) -> Int:
+    """A node of the question that each group of completions belongs to.
+
+    Completions that were launched at the root and followed a path to its end have none: they are in no stratum.
+    """
+    return np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
 
 
-def no_overview(n_nodes: int) -> Overview:
-    """In place of a study that is too large to be scored while somebody waits."""
-    nothing = np.empty((0, 0, 0))
-    return Overview({}, {}, *(nothing,) * 6, {}, None, note=f"{n_nodes:,} nodes are too many to score here")
+def _joined(parts: Sequence[PartOverview], shape: tuple[int, int, int], *names: str) -> Iterator[Any]:
+    """Columns of all parts end to end."""
+    for name in names:
+        pieces = [getattr(part, name) for part in parts]
+        yield np.concatenate(pieces, axis=-1) if pieces else np.empty(shape if "MO" in name else 0)
 
 
-def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Array]:
+def _key(number: Any, index: Any) -> Any:
+    """A question's number and a rollout's index as one number."""
+    return (np.int64(1) << 32) * number + index
+
+
+def _find(values: Int, order: Int, wanted: int) -> int | None:
+    """Where `wanted` stands in `values`, which are sorted in `order`; None where it does not."""
+    at = int(np.searchsorted(values, wanted, sorter=order))
+    return int(order[at]) if at < len(order) and values[order[at]] == wanted else None
+
+
+def _means(mean_MOL: Array, gain_MOL: Array, number_L: Int, correct_L: NDArray[np.bool_]) -> Mapping[tuple[int, int], Mean]:
+    """Mean alignment over questions by teacher and objective, with its interval, the mean gain, and apart by outcome.
+
+    As `compute.summary.summarise` has them: for one objective and outcome all teachers on the same questions.
+    """
+    nothing = np.empty(0, np.intp)
+    numbers_Q, question_L = np.unique(number_L, return_inverse=True)
+    averages = Averages(numbers_Q, question_L, nothing, nothing, correct_L.astype(bool))
+    found: dict[tuple[int, int], dict[Outcome, tuple[Interval, Interval]]] = {}
+    for o in range(mean_MOL.shape[1]):
+        for outcome in OUTCOMES:
+            alignment_MQ, gain_MQ = (averages.over_questions(one[:, o], outcome) for one in (mean_MOL, gain_MOL))
+            shared_Q = shared_questions(np.isfinite(alignment_MQ))
+            for m in range(len(mean_MOL)):
+                pair = t_interval(alignment_MQ[m, shared_Q]), t_interval(gain_MQ[m, shared_Q])
+                found.setdefault((m, o), {})[outcome] = pair
+    return {key: _mean(by["all"], by["correct"][0], by["incorrect"][0]) for key, by in found.items()}
+
+
+def _mean(both: tuple[Interval, Interval], correct: Interval, incorrect: Interval) -> Mean:
+    alignment, gain = both
+    return Mean(alignment.mean, alignment.low, alignment.high, gain.mean, correct.mean, incorrect.mean)
+
+
+def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Int]:
     """Mean, least and number of the finite values of each group, over the last axis."""
     shape = (*value_MON.shape[:2], n_groups)
-    total, least, number = np.zeros(shape), np.full(shape, np.inf), np.zeros(shape)
+    least, number = np.full(shape, np.inf), np.zeros(shape, np.int32)
     there_MON = np.isfinite(value_MON)
     for at in np.ndindex(*shape[:2]):
         there = there_MON[at]
-        group, value = group_N[there], value_MON[at][there]
-        total[at] = np.bincount(group, value, n_groups)
-        number[at] = np.bincount(group, minlength=n_groups)
-        np.minimum.at(least[at], group, value)
-    empty = number == 0
-    mean = np.divide(total, number, out=np.full(shape, nan), where=~empty)
-    return mean.astype(np.float32), np.where(empty, nan, least).astype(np.float32), number.astype(np.int32)
+        number[at] = np.bincount(group_N[there], minlength=n_groups)
+        np.minimum.at(least[at], group_N[there], value_MON[at][there])
+    return group_means(value_MON, group_N, n_groups), np.where(number == 0, nan, least).astype(np.float32), number

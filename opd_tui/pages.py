@@ -7,11 +7,12 @@ facts. Axes as in `store.tables`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from math import exp, isfinite, nan
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from compute.posterior import Prior, posterior
@@ -36,8 +37,7 @@ KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, JS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutPage:
+class RolloutPage(Struct, frozen=True):
     """One rollout with its scored nodes, ready to be asked by token, teacher and objective."""
 
     question_id: str

@@ -8,11 +8,11 @@ step has a mark as well, so that 16 colours, NO_COLOR and print lose nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from math import isfinite
 
+from msgspec import Struct
 from rich.style import Style
 
 STEPS = 7
@@ -28,8 +28,7 @@ class Depth(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(Struct, frozen=True):
     """The range of a metric. Diverging scales are symmetric around zero, which is always the middle step."""
 
     low: float
@@ -79,8 +78,7 @@ _STANDARD_SEQUENTIAL = ("#000000", "#000000", "#555555", "#555555", "#aa00aa", "
 _HOLLOW = {True: ("#e09a5c", "#9aa0a8", "#7fb2ea"), False: ("#9c4f0c", "#6b6f76", "#1f5fa8")}
 
 
-@dataclass(frozen=True, slots=True)
-class Ink:
+class Ink(Struct, frozen=True):
     """Colours of everything that is not a value."""
 
     text: str
@@ -101,8 +99,7 @@ _INK = {
 }
 
 
-@dataclass(frozen=True)
-class Palette:
+class Palette(Struct, frozen=True):
     """All styles of one look: what the terminal can show, on a dark or a light ground."""
 
     depth: Depth

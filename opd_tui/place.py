@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from opd_tui.questions import Questions
 
 #: In place of a rollout's index or a token's position where there is none.
 NOWHERE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A question, and perhaps a rollout and a token of it."""
 
     question_id: str
@@ -20,6 +24,20 @@ class Place:
     def __str__(self) -> str:
         parts = (self.question_id, self.rollout, self.token)
         return "/".join(str(part) for part in parts if part is not None)
+
+
+def first_place(questions: Questions, at: str | None) -> Place | None:
+    """The place that `at` names, or the first question that was scored; with the rollout to begin with, where there is one.
+
+    None where there is no question. Raises ValueError as `parse_place`.
+    """
+    if not questions:
+        return None
+    place = Place(questions[questions.first_scored()].id) if at is None else parse_place(at, questions.ids)
+    question = questions.get(place.question_id)
+    if place.rollout is not None or question is None:
+        return place
+    return Place(place.question_id, question.first_rollout)
 
 
 def parse_place(text: str, questions: Collection[str]) -> Place:

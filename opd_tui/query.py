@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from opd_tui.expression import Expression, ExpressionError, parse, unquote
 from opd_tui.expression_names import Level
 
@@ -43,8 +45,7 @@ class Query:
         return unquote(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """A query that can be run."""
 
     level: Level  #: what it matches

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from functools import lru_cache
-from typing import TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 import store
 from compute.scores import Scores, score
 from compute.updates import takes_whole
-from opd_tui.facts import Catalogue, Passage, QuestionFacts, RolloutFacts, TeacherFacts
-from opd_tui.matches import Found
-from opd_tui.overview import Overview, no_overview, overview, score_study, study_means, study_prior
+from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
-from opd_tui.query import Query
-from opd_tui.searching import search
+from opd_tui.place import first_place
+from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from store.errors import StoreError
-from store.schema import REST_TOKEN, FinishReason, PathKind, QuestionStatus
-from store.tables import Nodes, QuestionRow, TeacherInfo
+from store.schema import REST_TOKEN, FinishReason
+from store.tables import Nodes, TeacherInfo
+
+if TYPE_CHECKING:
+    from opd_tui.matches import Found
+    from opd_tui.overview import Overview, PartOverview
+    from opd_tui.query import Query
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 #: Rollouts and questions kept at hand, so that going back is immediate.
 KEPT_PAGES = 8
-#: A study with more nodes is not scored as a whole: their table alone takes some 6 KB each.
-MOST_NODES = 60_000
+#: Seconds between two answers while the study is being scored.
+TELL_EVERY = 2.0
 #: Paragraphs of the prompt that stand above the tokens.
 SHOWN_PARAGRAPHS = 6
-
-WHY_LEFT_OUT = {
-    QuestionStatus.SCORED: "",
-    QuestionStatus.NO_SUCCESS: "left out: no initial rollout was correct",
-    QuestionStatus.NO_DEMONSTRATION: "left out: no demonstration, summary or hint for a teacher's context",
-    QuestionStatus.NO_NODE: "left out: no position had two children to compare",
-    QuestionStatus.NOT_SELECTED: "left out: not as difficult as the study asks for",
-}
 
 
 class Library:
@@ -50,6 +47,8 @@ class Library:
         self._pages: OrderedDict[tuple[str, int], RolloutPage] = OrderedDict()
         self._scored: OrderedDict[str, tuple[Nodes, Scores]] = OrderedDict()
         self._label = _labels(self._store.vocab.bytes_of)
+        self._questions = Questions(self._store.listing())
+        self._scored_parts: dict[Hashable, PartOverview] = {}  #: by part, what it depends on, and the teachers
 
     # what there is
 
@@ -59,6 +58,7 @@ class Library:
         if grown:
             self._pages.clear()
             self._scored.clear()
+            self._questions = Questions(self._store.listing())
         return grown
 
     def catalogue(self) -> Catalogue:
@@ -70,7 +70,7 @@ class Library:
             teachers=tuple(_teacher(info, self._store.judged(info.id)[1] > 0) for info in self._store.teachers),
             objectives=tuple(safe(name) for name in attributes.objectives),
             n_planned=len(attributes.question_ids),
-            questions=tuple(_question(row) for row in self._store.questions()),
+            questions=self._questions,
         )
 
     @property
@@ -78,15 +78,30 @@ class Library:
         names = self._store.attributes.objectives
         return takes_whole(names, names)
 
-    def overview(self) -> Overview:
-        """The whole study, scored; none where its table of nodes would not fit beside everything else."""
-        n_nodes = self._store.counts().n_nodes
-        if n_nodes > MOST_NODES:
-            return no_overview(n_nodes)
-        nodes, paths = self._store.study_nodes(whole=self._whole)
-        n_sig = self._store.attributes.n_sig
-        scores = score_study(nodes, n_sig)
-        return overview(nodes, paths, scores, study_means(nodes, paths, scores), study_prior(nodes, n_sig))
+    def overviews(self) -> Iterator[Overview]:
+        """The whole study, scored part by part: what there is so far every few seconds, and at last all of it.
+
+        Parts that were scored before are not scored again.
+        """
+        from opd_tui.overview import Overview, prior_of, sampling, score_part
+
+        opened, told = self._store, monotonic()
+        n_sig, objectives = opened.attributes.n_sig, opened.attributes.objectives
+        teachers = tuple(one.id for one in opened.teachers)
+        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        every = sampling(opened.counts().n_nodes)
+        known, self._scored_parts = self._scored_parts, {}
+        for n_done, key in enumerate(wanted, 1):
+            part = known.get(key)
+            if part is None:
+                nodes, paths = opened.study_nodes(teachers, whole=self._whole, parts=[key[0]])
+                part = score_part(nodes, paths, n_sig, every)
+            self._scored_parts[key] = part
+            if monotonic() - told >= TELL_EVERY and n_done < len(wanted):
+                told = monotonic()
+                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted))
+        parts = list(self._scored_parts.values())
+        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig))
 
     # pages
 
@@ -96,11 +111,17 @@ class Library:
         page = self._pages.get(key) or self._read(question_id, index)
         return _keep(self._pages, key, page)
 
+    def warm(self, at: str | None) -> None:
+        """Have the page at hand that is wanted first, where it can be read."""
+        with suppress(StoreError, ValueError):
+            place = first_place(self._questions, at)
+            if place is not None and place.rollout is not None:
+                self.rollout(place.question_id, place.rollout)
+
     def prefetch(self, question_id: str, index: int) -> None:
         """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
-        rows = self._store.questions()
-        at = next((place for place, row in enumerate(rows) if row.id == question_id), 0)
-        near = [(row.id, rollout.index) for row in rows[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
+        at = self._questions.row(question_id) or 0
+        near = [(row.id, rollout.index) for row in self._questions[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
         if (question_id, index) in near:
             here = near.index((question_id, index))
             for neighbour in (*near[here + 1 : here + 2], *near[max(here - 1, 0) : here]):
@@ -136,6 +157,8 @@ class Library:
 
     def search(self, query: Query) -> Iterator[Found]:
         """What matches in the whole store, in blocks. Raises StoreError."""
+        from opd_tui.searching import search
+
         return search(self._store, query)
 
     # texts
@@ -187,25 +210,3 @@ def _labels(bytes_of: Callable[[int], bytes]) -> Callable[[int], Safe]:
 
 def _teacher(info: TeacherInfo, late: bool) -> TeacherFacts:
     return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late)
-
-
-def _question(row: QuestionRow) -> QuestionFacts:
-    return QuestionFacts(
-        id=row.id,
-        label=safe(row.id),
-        number=row.number,
-        n_rollouts=row.n_rollouts,
-        n_correct=row.n_correct,
-        left_out=WHY_LEFT_OUT[row.status],
-        rollouts=tuple(
-            RolloutFacts(
-                index=one.index,
-                correct=one.correct,
-                truncated=one.finish_reason == FinishReason.LENGTH,
-                representative=one.path_kind != PathKind.NONE,
-                n_tokens=one.n_tokens,
-                n_nodes=one.n_nodes,
-            )
-            for one in row.rollouts
-        ),
-    )

@@ -6,11 +6,12 @@ Axes as in `store.tables`; X are the rows that an expression is evaluated at.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from compute.estimators import estimate
@@ -42,8 +43,7 @@ _DIVERGENCE = {ALIASES.get(array, array): place for place, array in enumerate(DI
 FROM_NODES = frozenset({"mean_align", "worst_align"})
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The teacher and objective that names without brackets are about; "" where there is none."""
 
     teacher: str
@@ -122,8 +122,7 @@ def _judged_only(opened: Store, listing: Listing, teacher: str) -> NDArray[np.bo
 # tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
+class Tokens(Struct, frozen=True, eq=False):
     """Arrays by token along some rollouts end to end; T: their tokens."""
 
     student: Mapping[str, NDArray[Any]]
@@ -164,8 +163,7 @@ class Tokens:
 # nodes
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(Struct, frozen=True):
     """How nodes are scored for an expression: what of them is read, and what is known of the whole study."""
 
     teachers: tuple[str, ...]
@@ -231,8 +229,7 @@ def _fitted(opened: Store, made: Scoring) -> Prior | None:
     return fit(nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=made.objectives))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredNodes:
+class ScoredNodes(Struct, frozen=True, eq=False):
     """The nodes of one question with their scores."""
 
     nodes: Nodes

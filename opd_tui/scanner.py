@@ -7,11 +7,11 @@ are read, only where what is known before leaves it open whether they match, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute.posterior import Prior
@@ -37,8 +37,7 @@ from store.reader import Store
 BLOCK_TOKENS = 1 << 17
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Hits:
+class Hits(Struct, frozen=True, eq=False):
     """What matches in one question. X: matches, in order of rollout and position."""
 
     rollout_X: Rows  #: rows of the listing; -1: all of the question
@@ -194,8 +193,7 @@ class Scanner:
         return None if column is None else _take(column, node_X)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Paths:
+class _Paths(Struct, frozen=True, eq=False):
     """The nodes of a question along its rollouts. P: nodes of all rollouts end to end."""
 
     scored: ScoredNodes

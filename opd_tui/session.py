@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
     from opd_tui.place import Place
+    from opd_tui.questions import Questions
 
 
 class Session:
@@ -32,7 +33,7 @@ class Session:
         self.token = 0
         self.teacher = 0
         self.objective = 0
-        self._questions: dict[str, QuestionFacts] = {}
+        self._question: QuestionFacts | None = None
         self._where: Collection[tuple[str, int]] | None = None
         self._matching: frozenset[str] = frozenset()
         self._colouring: Colouring | None = None
@@ -43,17 +44,38 @@ class Session:
     @property
     def question(self) -> QuestionFacts | None:
         """The current question."""
-        return self._questions.get(self.question_id or "")
+        if self.catalogue is None or self.question_id is None:
+            return None
+        if self._question is None or self._question.id != self.question_id:
+            self._question = self.catalogue.questions.get(self.question_id)
+        return self._question
 
     def take(self, catalogue: Catalogue) -> None:
         """The store is open, or has grown."""
         self.catalogue = catalogue
-        self._questions = {question.id: question for question in catalogue.questions}
+        self._question = None
 
     def survey(self, overview: Overview) -> None:
-        """The whole study is scored, and says how sure the page's signs are."""
+        """The study is scored, or some of it; all of it says how sure the page's signs are."""
         self.overview = overview
         self._changed()
+
+    def questions_by(self, order: str) -> Questions | None:
+        """The list of questions in one of the orders of `opd_tui.widgets.lists.ORDERS`."""
+        if self.catalogue is None:
+            return None
+        questions = self.catalogue.questions
+        if self._where is not None:
+            questions = questions.among(self._matching)
+        match order:
+            case "success":
+                return questions.by_success()
+            case "name":
+                return questions.by_name()
+            case "alignment" if self.overview is not None:
+                return questions.by_value(self.overview.mean_of_number(self.teacher, self.objective))
+            case _:
+                return questions
 
     def score_of_question(self, question: QuestionFacts) -> Score | None:
         """Under the current teacher and objective."""
@@ -73,12 +95,6 @@ class Session:
         self._where = where
         self._matching = frozenset(question for question, _ in where or ())
 
-    @property
-    def shown_questions(self) -> Sequence[QuestionFacts]:
-        """The questions in the list."""
-        questions = self.catalogue.questions if self.catalogue else ()
-        return questions if self._where is None else [question for question in questions if question.id in self._matching]
-
     def shown_rollouts(self, question: QuestionFacts) -> Sequence[RolloutFacts]:
         """The rollouts in the list: those that match, or all where the question as a whole does, or does not."""
         where = self._where
@@ -88,7 +104,7 @@ class Session:
 
     def check(self, place: Place) -> None:
         """Raise ValueError, in one sentence, where a question has no such rollout or the rollout no such token."""
-        question = self._questions.get(place.question_id)
+        question = self.catalogue.questions.get(place.question_id) if self.catalogue else None
         rollouts = question.rollouts if question else ()
         index = self.first_rollout(question) if place.rollout is None and question else place.rollout
         rollout = next((one for one in rollouts if one.index == index), None)
@@ -100,8 +116,9 @@ class Session:
 
     def first_rollout(self, question: QuestionFacts) -> int | None:
         """The rollout to begin with: one that has nodes, if there is one."""
-        rollouts = sorted(self.shown_rollouts(question), key=lambda rollout: (not rollout.n_nodes, rollout.index))
-        return rollouts[0].index if rollouts else None
+        shown = self.shown_rollouts(question)
+        first = min(shown, key=lambda rollout: (not rollout.n_nodes, rollout.index), default=None)
+        return None if first is None else first.index
 
     def rollout_after(self, step: int) -> int | None:
         """Index of the rollout `step` places on in the list."""

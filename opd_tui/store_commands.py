@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 if TYPE_CHECKING:
     from store.doctor import Progress, Report
@@ -65,7 +65,7 @@ def _as_json(report: Report, done: list[str]) -> dict[str, Any]:
         "n_files": report.n_files,
         "n_bytes": report.n_bytes,
         "done": done,
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [to_builtins(finding) for finding in report.findings],
     }
 
 

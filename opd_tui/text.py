@@ -10,6 +10,7 @@ on their base, and every run knows how many cells it takes. Nothing is ever read
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from enum import IntEnum
@@ -58,6 +59,7 @@ _INVISIBLE = (
 _QUARRELSOME = ((0x1F1E6, 0x1F1FF), (0x1F3FB, 0x1F3FF))
 #: Controls, formats, surrogates, unassigned, private use, separators of lines and paragraphs.
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+_PLAIN = re.compile(rb"( ?)([!-~]+)")
 _VARIATION = {0xFE0E: "ᵛ", 0xFE0F: "ᵛ"}
 
 
@@ -90,14 +92,28 @@ def _glyph(char: str) -> tuple[str, int, Kind]:
 
 
 def _characters(tokens: Sequence[bytes | str]) -> Iterator[tuple[str, int, int]]:
-    """Every character with the first and the last token its bytes came from.
+    """Every character with the first and the last token its bytes came from; a word of plain ASCII in one piece.
 
     All bytes are decoded as one, so a character whose bytes stand in several tokens is whole.
     """
     parts = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in tokens]
-    owner = [index for index, part in enumerate(parts) for _ in part]
+    start = 0
+    for index, part in enumerate(parts):
+        plain = _PLAIN.fullmatch(part)
+        if plain is not None:  # it ends whatever came before, and nothing of it belongs to what comes after
+            yield from _decoded(parts, start, index)
+            if plain[1]:
+                yield " ", index, index
+            yield plain[2].decode(), index, index
+            start = index + 1
+    yield from _decoded(parts, start, len(parts))
+
+
+def _decoded(parts: Sequence[bytes], start: int, stop: int) -> Iterator[tuple[str, int, int]]:
+    """Every character of these parts."""
+    owner = [index for index in range(start, stop) for _ in parts[index]]
     place = 0
-    for char in b"".join(parts).decode("utf-8", "surrogateescape"):
+    for char in b"".join(parts[start:stop]).decode("utf-8", "surrogateescape"):
         code = ord(char)
         length = 1 if code < 0x80 or 0xD800 <= code <= 0xDFFF else 2 if code < 0x800 else 3 if code < 0x10000 else 4
         yield char, owner[place], owner[place + length - 1]
@@ -123,6 +139,13 @@ def runs(tokens: Sequence[bytes | str], special: Collection[int] = ()) -> list[R
             parts.clear()
 
     for char, first, last in _characters(tokens):
+        if len(char) > 1:  # plain text of one token
+            close()
+            found.extend(Run(Safe(EMPTY), 1, Kind.ESCAPE, empty, empty) for empty in range(seen, first))
+            grows = (Kind.SPECIAL if first in special else Kind.TEXT), first, last
+            parts += ((char[:-1], len(char) - 1), (char[-1], 1))
+            marks, seen = 0, first + 1
+            continue
         text, width, kind = _glyph(char)
         if width == 0:
             if parts and grows is not None and grows[0] is Kind.TEXT and marks < MAX_MARKS and seen >= first:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from opd_tui.evaluating import Bool
 from opd_tui.scanner import NO_HITS, Hits
@@ -15,8 +15,7 @@ from store.reader import Store
 AROUND = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A place of a text in a rollout."""
 
     first: int  #: the token in which it begins

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from compute.posterior import Prior
 from opd_tui.evaluating import Bool
@@ -57,8 +57,7 @@ class Where:
         return Matching(tuple(scanner.question(q) for scanner in self._scanners), rows, self._n_teachers)
 
 
-@dataclass(frozen=True, slots=True)
-class Matching:
+class Matching(Struct, frozen=True):
     """What matches in one question, by teacher; once where it is the same for all."""
 
     hits: tuple[Hits, ...]

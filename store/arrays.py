@@ -6,10 +6,10 @@ TensorStore is imported when the first array is read. It must not be used across
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from store.encoding import array_metadata
 from store.errors import StoreError
@@ -30,8 +30,7 @@ MAX_OPEN = 1024
 POOL_SHARE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Rows `start` to `stop` of one array. `shape` is what the array must have; None: whatever it has, and all of it."""
 
     folder: str  #: inside the store, such as "student/p-1"
@@ -65,6 +64,7 @@ class ArrayReader:
 
     def __init__(self, root: Place | PathLike, cache_bytes: int) -> None:
         self._root = parse(root)
+        self._kvstore = self._root.kvstore()
         self._cache_bytes = cache_bytes
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
@@ -139,7 +139,7 @@ class ArrayReader:
         """How an array is opened."""
         return {
             "driver": "zarr3",
-            "kvstore": (self._root / key).kvstore(),
+            "kvstore": {**self._kvstore, "path": f"{self._kvstore['path']}{key}/"},
             # Chunks of fill values are written too, so what is missing is damage, and never a number.
             "fill_missing_data_reads": False,
             # Parts never change: no look at the file's date on each read.
@@ -149,18 +149,20 @@ class ArrayReader:
 
     def _check(self, piece: Slice, handle: tensorstore.TensorStore) -> None:
         """Raise StoreError unless the array is what the schema and the commit record say."""
-        file = self._root / piece.key / METADATA
-        dtype = np.dtype(piece.spec.dtype)
-        if handle.dtype.name != dtype.name:
-            raise StoreError(f"{file} is damaged: the array is {handle.dtype.name} instead of {dtype.name}")
+        dtype, found = np.dtype(piece.spec.dtype), handle.dtype.name
+        if found != dtype.name:
+            raise self._wrong(piece, f"the array is {found} instead of {dtype.name}")
         if handle.rank != len(piece.spec.dims) or (piece.shape is not None and handle.shape != piece.shape):
-            raise StoreError(f"{file} is damaged: the array has shape {handle.shape} instead of {piece.shape}")
+            raise self._wrong(piece, f"the array has shape {handle.shape} instead of {piece.shape}")
         chunk_bytes = dtype.itemsize
         for size in handle.chunk_layout.read_chunk.shape or ():
             chunk_bytes *= size or 1
         whole = handle.size * dtype.itemsize if piece.shape is None else 0
         if chunk_bytes > MAX_CHUNK_BYTES or whole > PAGE_BYTES:
-            raise StoreError(f"{file} is damaged: it announces {max(chunk_bytes, whole) >> 20} MB in one piece")
+            raise self._wrong(piece, f"it announces {max(chunk_bytes, whole) >> 20} MB in one piece")
+
+    def _wrong(self, piece: Slice, reason: str) -> StoreError:
+        return StoreError(f"{self._root / piece.key / METADATA} is damaged: {reason}")
 
     def _failed(self, piece: Slice, file_name: str, error: Exception) -> StoreError:
         # TensorStore remembers what was missing as well as what was there: the next try begins with nothing.

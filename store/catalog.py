@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from store import layout
 from store.errors import StoreError
@@ -12,8 +13,7 @@ from store.place import Place
 from store.tables import TeacherInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a look at the store found, before any commit record is read."""
 
     parts: list[str]  #: of the student, sorted
@@ -21,8 +21,7 @@ class Seen:
     index: str | None  #: the index that goes with it; None: look for one
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Struct, frozen=True):
     """One look at the folders of a store. A later look makes a new one."""
 
     parts: Mapping[str, layout.CommitRecord]  #: committed parts by name, sorted

@@ -10,9 +10,10 @@ import secrets
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from store import layout, writer
 from store.cut import take_questions
@@ -30,8 +31,7 @@ _AT_HAND = 4
 Progress = Callable[[int, int], None]  #: questions written, and to write; called once before the first
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
+class _Origin(Struct, frozen=True):
     """Where a question comes from, and with whom it can share a part."""
 
     number: int

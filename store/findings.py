@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Severity = Literal["damage", "note"]
 #: What a finding is about, for `store.repair`.
@@ -12,8 +13,7 @@ Kind = Literal["root", "vocab", "group", "part", "begun", "orphan", "leftover", 
 REPAIR = "`opd-tui doctor --repair`"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is wrong, or worth knowing."""
 
     place: str  #: as people are told
@@ -24,8 +24,7 @@ class Finding:
     key: str  #: path inside the store of what `store.repair` would act on
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """What one look at a store found."""
 
     path: str

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from store import layout
 from store.errors import StoreError
@@ -29,8 +30,7 @@ MANIFEST = "manifest.json"
 INDEX: dict[str, ArraySpec] = {name: replace(STUDENT[name], chunk=1 << 16) for name in HEAD}
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """What one index says of the parts that it covers, without its arrays."""
 
     folder: str  #: inside the store
@@ -39,8 +39,7 @@ class Index:
     first_rows: Mapping[str, Mapping[str, int]]  #: part -> axis (question, rollout) -> its first row
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """Which parts a store has, for places that cannot say it themselves."""
 
     parts: tuple[str, ...]

@@ -10,8 +10,10 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from store.errors import StoreError
 from store.place import METADATA, PathLike, Place, parse
@@ -29,8 +31,7 @@ MAX_METADATA_BYTES = 64 << 20
 MAX_AXIS = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
+class CommitRecord(Struct, frozen=True):
     """What a part says of itself, in the attributes of its ``zarr.json``."""
 
     part: str
@@ -98,7 +99,8 @@ def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
 
 def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
     """Root attributes as JSON, with a checksum over all of them."""
-    return signed({"schema_version": SCHEMA_VERSION, **asdict(attributes), "vocab_size": vocab_size})
+    values = asdict(attributes) | {"teachers": [asdict(teacher) for teacher in attributes.teachers]}
+    return signed({"schema_version": SCHEMA_VERSION, **values, "vocab_size": vocab_size})
 
 
 def decode_root(path: Place | PathLike, attributes: Mapping[str, Any]) -> RootAttributes:

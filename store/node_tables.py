@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -128,7 +127,7 @@ def merge_nodes(tables: Sequence[Nodes]) -> Nodes:
     width = max(table.token_NK.shape[1] for table in tables)
     starts = np.cumsum([0, *(len(table) for table in tables)]).tolist()
     columns: dict[str, Any] = {"teachers": tables[0].teachers, "objectives": tables[0].objectives}
-    for field in (item.name for item in fields(Nodes) if item.name not in columns):
+    for field in (name for name in Nodes.__struct_fields__ if name not in columns):
         spec = _spec(field)
         pieces: list[Array] = [getattr(table, field) for table in tables]
         if any(piece is None for piece in pieces):
@@ -145,7 +144,7 @@ def take_nodes(table: Nodes, node_rows: NDArray[np.intp], group_rows: NDArray[np
     """The given rows of a table in the given order; a reference to a row that was not taken becomes -1."""
     new_row = new_rows(len(table), node_rows)
     columns: dict[str, Any] = {"teachers": table.teachers, "objectives": table.objectives}
-    for field in (item.name for item in fields(Nodes) if item.name not in columns):
+    for field in (name for name in Nodes.__struct_fields__ if name not in columns):
         spec = _spec(field)
         values: Array | None = getattr(table, field)
         if values is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from store.arrays import Slice, shape_of
 from store.errors import StoreError
@@ -61,8 +61,7 @@ def whole_rows(specs: Mapping[str, ArraySpec], commit: CommitRecord) -> dict[str
     return {name: range(shape_of(spec, commit.counts, commit.part)[0]) for name, spec in specs.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class PartView:
+class PartView(Struct, frozen=True):
     """A committed part with its head. Raises StoreError at once where the offsets make no sense."""
 
     commit: CommitRecord

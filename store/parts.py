@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from store.errors import StoreError
@@ -22,8 +22,7 @@ PADDED_AXES = ("child", "candidate")
 SHARED_AXES = ("question", "token", "candidate", "node", "child")
 
 
-@dataclass(frozen=True, slots=True)
-class PartArrays:
+class PartArrays(Struct, frozen=True):
     """The arrays of one part, as named in `store.schema`: the student's, and each teacher's by its id."""
 
     student: Arrays

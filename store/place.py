@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from msgspec import Struct
+
 from store.errors import StoreError, Unreachable
 
 if TYPE_CHECKING:
@@ -129,8 +131,7 @@ class Folder(Place):
         return {"driver": "file", "path": f"{self.path}/"}
 
 
-@dataclass(slots=True)
-class _Root:
+class _Root(Struct):
     """One key-value store, opened once for all places in it."""
 
     spec: Mapping[str, Any]  #: TensorStore's, without a path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,8 @@ class Store:
         """At how many nodes an added teacher is judged, of how many that others nominated without it; (0, 0) for any other."""
         catalog = self._catalog
         (wanted,) = self._teacher_ids(catalog, [teacher])
+        if wanted not in {one.id for one in self.added_teachers}:
+            return 0, 0
         places = [catalog.place[name] for name in catalog.place if wanted in catalog.without_say(name)]
         views = self._load_views(catalog, dict.fromkeys(name for name, _ in places))
         sizes = [(len(views[name].of_question("node", row)), name in catalog.teacher_parts[wanted]) for name, row in places]
@@ -198,6 +201,18 @@ class Store:
             n_nodes=totals["node"],
             n_completions=n_completions,
         )
+
+    def part_states(self) -> dict[str, tuple[int, frozenset[str]]]:
+        """Of every part how many of its questions are read from it, and which teachers have it.
+
+        What `study_nodes` says of a part changes only with these.
+        """
+        catalog = self._catalog
+        used = Counter(name for name, _ in catalog.place.values())
+        return {
+            name: (used[name], frozenset(one for one, parts in catalog.teacher_parts.items() if name in parts))
+            for name in catalog.parts
+        }
 
     def places(self) -> tuple[QuestionPlace, ...]:
         """Where each question lies, by number, with what distinguishes parts from each other."""
@@ -363,14 +378,16 @@ class Store:
 
     # The whole study ------------------------------------------------------------------------------
 
-    def study_nodes(self, teachers: Iterable[str] | None = None, *, whole: bool = False) -> tuple[Nodes, Paths]:
+    def study_nodes(
+        self, teachers: Iterable[str] | None = None, *, whole: bool = False, parts: Iterable[str] | None = None
+    ) -> tuple[Nodes, Paths]:
         """Targeted nodes of all questions in order of their numbers, and which of them lie on which rollout.
 
-        `whole` as for `nodes`.
+        `whole` as for `nodes`. `parts`: of these parts alone, for studies that are too large to be read at once.
         """
         catalog = self._catalog
         names = self._teacher_ids(catalog, teachers)
-        views = list(self._load_views(catalog, catalog.parts).values())
+        views = list(self._load_views(catalog, catalog.parts if parts is None else parts).values())
         if not views:
             return empty_nodes(names, self.attributes.objectives), build_paths([], [], [], np.empty(0, np.intp))
         tables: list[Nodes] = []

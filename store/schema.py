@@ -19,11 +19,11 @@ With four teachers and a top-K of 16 the arrays by token and by extra take 234 b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 
 SCHEMA_MAJOR = 2
 SCHEMA_MINOR = 0
@@ -126,8 +126,7 @@ class QuestionStatus(IntEnum):
 Packing = Literal["shuffle", "bitshuffle"]
 
 
-@dataclass(frozen=True, slots=True)
-class ArraySpec:
+class ArraySpec(Struct, frozen=True):
     """One array of the schema. `dims` names its axes; `chunk` is the chunk length of the first axis."""
 
     dtype: str

@@ -40,7 +40,9 @@ def listing(views: Sequence[PartView], place: Mapping[str, tuple[str, int]]) -> 
     ids[:] = list(place)
     rows = np.fromiter((first[part] + row for part, row in place.values()), np.int64, len(place))
     number = column("question_number")[rows]
-    order = np.lexsort((ids, number)) if len(np.unique(number)) < len(number) else np.argsort(number)
+    order = np.argsort(number, kind="stable")
+    if (np.diff(number[order]) == 0).any():
+        order = np.lexsort((ids, number))
     rows = rows[order]
     n_of_question = lengths("rollout_start")
     starts = np.cumsum(n_of_question) - n_of_question

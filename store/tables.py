@@ -6,10 +6,10 @@ M teacher, D divergence, O objective, B moment, E extra. Rows refer to rows of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from store.schema import FinishReason, ForcedKind, PathKind, QuestionStatus
@@ -19,8 +19,7 @@ Int = NDArray[np.integer[Any]]
 Float = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherInfo:
+class TeacherInfo(Struct, frozen=True):
     """One teacher of the study, in the study's order."""
 
     id: str  #: what users type; also the name of its folder
@@ -31,8 +30,7 @@ class TeacherInfo:
     description: str  #: one line for people
 
 
-@dataclass(frozen=True, slots=True)
-class RootAttributes:
+class RootAttributes(Struct, frozen=True):
     """What the root of a store says of the whole study. Written once, when the store is made."""
 
     study: str  #: the study file, as TOML text
@@ -46,8 +44,7 @@ class RootAttributes:
     provenance: dict[str, Any] = field(default_factory=dict)  #: revisions, dtypes, seeds, versions
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutRow:
+class RolloutRow(Struct, frozen=True):
     """One line of the list of rollouts."""
 
     question_id: str
@@ -60,8 +57,7 @@ class RolloutRow:
     n_nodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionRow:
+class QuestionRow(Struct, frozen=True):
     """One line of the list of questions."""
 
     id: str
@@ -78,8 +74,7 @@ class QuestionRow:
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Listing:
+class Listing(Struct, frozen=True, eq=False):
     """Every question by number with its rollouts, as columns: what lists, filters and charts are made of.
 
     Rollouts of question q are the rows ``rollout_start_Q1[q]`` to ``rollout_start_Q1[q + 1]`` of the ``_R`` columns.
@@ -104,8 +99,7 @@ class Listing:
         return len(self.question_id_Q)
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionPlace:
+class QuestionPlace(Struct, frozen=True):
     """Where a question lies in a store."""
 
     question_id: str
@@ -117,8 +111,7 @@ class QuestionPlace:
     teachers: tuple[str, ...]  #: that have read it
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A question with its texts."""
 
     id: str
@@ -137,8 +130,7 @@ class Question:
         return self.n_correct / self.n_rollouts if self.n_rollouts else float("nan")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Rollout:
+class Rollout(Struct, frozen=True, eq=False):
     """One rollout, token by token, with what every asked-for teacher says of each token."""
 
     question_id: str
@@ -186,8 +178,7 @@ class Rollout:
         return shared_topk(self.teacher_logprob_at_student_topk_TMC[positions], n_shared_PM)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Nodes:
+class Nodes(Struct, frozen=True, eq=False):
     """Targeted nodes with their children and their counts: of one question, of a part, or of many.
 
     Everything that a score needs: any objective, support, estimator and threshold is an expression
@@ -232,8 +223,7 @@ class Nodes:
         return len(self.position_N)
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """One completion that was kept to be read."""
 
     launch_node: int
@@ -247,8 +237,7 @@ class Completion:
     token_ids: Int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Paths:
+class Paths(Struct, frozen=True, eq=False):
     """Which rows of a `Nodes` table lie on which rollout. L: rollouts that have nodes, P: their nodes end to end."""
 
     question_L: Int  #: number of the question
@@ -258,8 +247,7 @@ class Paths:
     node_P: Int
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCounts:
+class StoreCounts(Struct, frozen=True):
     """How much is in a store. Of a question that two parts hold, one is counted."""
 
     n_questions_planned: int
@@ -270,8 +258,7 @@ class StoreCounts:
     n_completions: int  #: completions launched at nodes and counted, kept to be read or not
 
 
-@dataclass(frozen=True, slots=True)
-class PartRow:
+class PartRow(Struct, frozen=True):
     """One question of a part, as far as a teacher that is added needs to know."""
 
     question_id: str
@@ -280,8 +267,7 @@ class PartRow:
     current: bool  #: whether readers take the question from this part
 
 
-@dataclass(frozen=True, slots=True)
-class PartRows:
+class PartRows(Struct, frozen=True):
     """The questions of a part in its order, and the widths of its arrays."""
 
     part: str
@@ -290,8 +276,7 @@ class PartRows:
     n_children: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Page:
+class Page(Struct, frozen=True, eq=False):
     """What one look at a rollout needs."""
 
     question: Question

@@ -11,10 +11,10 @@ Axes: T token, C candidate (top-K), E extra, X extra of one token. numpy alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from store.errors import StoreError
@@ -27,8 +27,7 @@ Bool = NDArray[np.bool_]
 MOST = 60000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
+class Extras(Struct, frozen=True):
     """Those of one teacher's top-K that are not in the student's, of T tokens end to end."""
 
     start_T1: Array  #: offsets into the others, one more than tokens, from 0
@@ -44,8 +43,7 @@ class Extras:
         return Extras(bounds - bounds[0], self.token_id_E[rows], self.logprob_E[rows], self.student_logprob_E[rows])
 
 
-@dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(Struct, frozen=True):
     """A teacher's most likely tokens at T positions, falling; ABSENT_TOKEN and NaN beyond those that are known."""
 
     token_id_TC: Array

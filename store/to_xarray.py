@@ -7,12 +7,12 @@ as `Store.to_xarray` and `Store.nodes_to_xarray`. xarray is optional (the extra 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from store.errors import StoreError
@@ -44,8 +44,7 @@ _CHILD_BYTES = 80
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Variable:
+class _Variable(Struct, frozen=True):
     """A variable of a dataset: its axes, type, what stands for nothing, and what it is."""
 
     axes: tuple[str, ...]
@@ -176,8 +175,7 @@ def _columns(rollout: Rollout, *, topk: bool) -> dict[str, Array]:
     return columns
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
+class _Chosen(Struct, frozen=True):
     question_id: str
     index: int
     n_tokens: int

@@ -7,8 +7,9 @@ everybody's parts, so what is left at the end names them all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from store import index, layout
 from store.catalog import Seen, listed
@@ -128,8 +129,7 @@ def _write_index(target: Destination, study_hash: str, seen: Seen, names: str) -
                 target.put([(stage / "index", f"{index.FOLDER}/{names}")])
 
 
-@dataclass(slots=True)
-class _Heads:
+class _Heads(Struct):
     """Heads of parts, out of the index that is there as far as it goes."""
 
     place: Place

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from store import layout
 from store.arrays import ArrayReader, Slice, shape_of
@@ -22,7 +24,7 @@ class Vocab:
         """`token_bytes` (all pieces end to end), `token_start` (offsets, one more than tokens). Raises StoreError."""
         check_bounds("vocab/token_start", token_start, len(token_bytes))
         self._bytes = token_bytes.tobytes()
-        self._start: list[int] = token_start.tolist()
+        self._start: Sequence[int] = memoryview(np.ascontiguousarray(token_start).data)  # gives integers of Python
         self._special = frozenset(special_ids.tolist())
 
     def __len__(self) -> int:

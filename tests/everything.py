@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from store.errors import StoreError
 from store.reader import Store
@@ -56,10 +56,10 @@ def digest(value: Any) -> str:
 
 
 def _take_in(update: Callable[[bytes], None], value: Any) -> None:
-    if is_dataclass(value):
-        for field in fields(value):
-            update(field.name.encode())
-            _take_in(update, getattr(value, field.name))
+    if isinstance(value, Struct):
+        for field in value.__struct_fields__:
+            update(field.encode())
+            _take_in(update, getattr(value, field))
     elif isinstance(value, np.ndarray):
         update(f"{value.dtype}{value.shape}".encode())
         update(np.ascontiguousarray(value).tobytes())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 import store
 from store.schema import ChildKind
@@ -36,9 +36,9 @@ def _add(found: dict[str, str], name: str, value: Any) -> None:
     if isinstance(value, tuple):
         for number, item in enumerate(value):
             _add(found, f"{name}/{number}", item)
-    elif is_dataclass(value):
-        for field in fields(value):
-            _add(found, f"{name}/{field.name}", getattr(value, field.name))
+    elif isinstance(value, Struct):
+        for field in value.__struct_fields__:
+            _add(found, f"{name}/{field}", getattr(value, field))
     elif isinstance(value, np.ndarray):
         content = np.ascontiguousarray(value).tobytes()
         found[name] = f"{value.dtype}{value.shape} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
@@ -46,20 +46,20 @@ def _add(found: dict[str, str], name: str, value: Any) -> None:
         found[name] = repr(value)
 
 
-def same_values(one: object, other: object, width: int | None = None) -> bool:
+def same_values(one: Struct, other: Struct, width: int | None = None) -> bool:
     """Whether two tables hold the same; absent children at the end of a row are nothing. Fails naming the field."""
     if hasattr(one, "kind_NK"):
         width = int(max((table.kind_NK != ChildKind.ABSENT).sum(axis=1).max(initial=0) for table in (one, other)))
-    for field in fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
+    for field in one.__struct_fields__:
+        a, b = getattr(one, field), getattr(other, field)
         if isinstance(a, np.ndarray):
-            if width is not None and field.name.endswith("K"):
+            if width is not None and field.endswith("K"):
                 a, b = a[..., :width], b[..., :width]
-            assert a.dtype == b.dtype, field.name
-            assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field.name
-        elif isinstance(a, tuple) and a and is_dataclass(a[0]):
+            assert a.dtype == b.dtype, field
+            assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), field
+        elif isinstance(a, tuple) and a and isinstance(a[0], Struct):
             assert len(a) == len(b)
-            assert all(same_values(x, y) for x, y in zip(a, b, strict=True)), field.name
+            assert all(same_values(x, y) for x, y in zip(a, b, strict=True)), field
         else:
-            assert a == b, field.name
+            assert a == b, field
     return True

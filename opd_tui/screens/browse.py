@@ -14,7 +14,7 @@ from opd_tui.colouring import NO_COLOURING
 from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened, Polled, Surveyed, Texts
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.palette import Palette
-from opd_tui.place import Place, parse_place
+from opd_tui.place import Place, first_place
 from opd_tui.screens.browse_finding import BrowseFinding
 from opd_tui.screens.browse_view import HINTS
 from opd_tui.session import Session
@@ -22,10 +22,10 @@ from opd_tui.text import Safe, safe
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
-from opd_tui.widgets.tokens import TokenView
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue
+    from opd_tui.overview import Overview
 
 #: Seconds until the store is looked at again: at first, and at most while nothing is new.
 FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
@@ -36,6 +36,7 @@ NO_QUESTION = Safe("no question is finished yet: this fills as the study is comp
 class Browse(BrowseFinding):
     """One store, from the list of questions down to the children of a node."""
 
+    CSS_PATH = "../app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "node(1)", "next node"),
         Binding("N", "node(-1)", "previous node"),
@@ -77,9 +78,14 @@ class Browse(BrowseFinding):
         arrived = self.session.catalogue is not None and self._answered == self._request
         return arrived and not self._surveying and self.following is None
 
+    @property
+    def shows_something(self) -> bool:
+        """Whether the first page that was asked for is there, or there is none to ask for."""
+        return self._answered == self._request
+
     # answers of the loader
 
-    def receive(self, answer: Answer) -> None:  # noqa: PLR0912  # one case an answer
+    def receive(self, answer: Answer) -> None:
         """Take in what the loader found. Pages that nobody waits for any more are dropped."""
         if self.found(answer):
             return
@@ -101,13 +107,7 @@ class Browse(BrowseFinding):
                 if self.session.overview is None and not self._surveying:
                     self._survey()
             case Surveyed(overview):
-                self.session.survey(overview)
-                self._surveying = False
-                self.show_lists()
-                self.show_colours()
-                self.show_teachers()
-                if self._survey_again:
-                    self._survey()
+                self._take_scores(overview)
             case Texts(request, title, passages) if request == self._request:
                 from opd_tui.screens.reader import Reader
 
@@ -129,6 +129,17 @@ class Browse(BrowseFinding):
         self.show_header()
         self.show_lists()
 
+    def _take_scores(self, overview: Overview) -> None:
+        """The study is scored, or more of it than before."""
+        self.session.survey(overview)
+        self.show_lists()
+        if overview.complete:
+            self._surveying = False
+            self.show_colours()
+            if self._survey_again:
+                self._survey()
+        self.show_teachers()
+
     def _begin(self) -> None:
         """Go to the place that was asked for, or to the first question that was scored."""
         catalogue = self.session.catalogue
@@ -142,13 +153,12 @@ class Browse(BrowseFinding):
         if not catalogue.questions:
             self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
             return
-        scored = (question for question in catalogue.questions if not question.left_out)
-        place = Place(next(scored, catalogue.questions[0]).id)
-        if self._at is not None:
-            try:
-                place = parse_place(self._at, {question.id for question in catalogue.questions})
-            except ValueError as error:
-                self.say(str(error))
+        try:
+            place = first_place(catalogue.questions, self._at)
+        except ValueError as error:
+            self.say(str(error))
+            place = first_place(catalogue.questions, None)
+        assert place is not None  # there is a question
         self.go(place)
 
     def _grow(self, catalogue: Catalogue) -> None:
@@ -201,18 +211,14 @@ class Browse(BrowseFinding):
 
     # what widgets say
 
-    @on(TokenView.Moved)
-    def _token_moved(self, message: TokenView.Moved) -> None:
-        self.session.token = message.token
-        self.show_token()
-
     @on(Track.Pointed)
     def _track_pointed(self, message: Track.Pointed) -> None:
         self.tokens.move(message.token)
 
     @on(QuestionList.Moved, "#questions")
     def _question_moved(self, message: QuestionList.Moved | QuestionList.Opened) -> None:
-        self.go(Place(self.questions.questions[message.row].id))
+        if self.questions.questions is not None:
+            self.go(Place(self.questions.questions[message.row].id))
 
     @on(RolloutList.Moved, "#rollouts")
     def _rollout_moved(self, message: RolloutList.Moved | RolloutList.Opened) -> None:
@@ -220,9 +226,12 @@ class Browse(BrowseFinding):
 
     @on(QuestionList.Opened)
     def _row_opened(self, message: QuestionList.Opened) -> None:
-        if message.rows is self.questions and self.questions.questions[message.row].id != self.session.question_id:
-            self._question_moved(message)  # the list was narrowed, and the cursor came here without a move
-        elif message.rows is self.rollouts and self.rollouts.rollouts[message.row].index != self.session.rollout:
+        """Where the list was narrowed, its cursor may stand on a row without having moved there."""
+        questions, rollouts = self.questions.questions, self.rollouts.rollouts
+        if message.rows is self.questions and questions is not None:
+            if questions[message.row].id != self.session.question_id:
+                self._question_moved(message)
+        elif message.rows is self.rollouts and rollouts[message.row].index != self.session.rollout:
             self._rollout_moved(message)
         self._enter(self.tokens)
 

@@ -90,7 +90,7 @@ class BrowseFinding(BrowseView):
     def go_to(self, text: str) -> None:
         """To the place that was typed. Raises ValueError, in one sentence, where it is none."""
         catalogue = self.session.catalogue
-        place = parse_goto(text, {question.id for question in catalogue.questions} if catalogue else (), self._here)
+        place = parse_goto(text, catalogue.questions.ids if catalogue else (), self._here)
         self.session.check(place)
         self.go(place)
 

@@ -43,7 +43,7 @@ class BrowseView(Screen[None]):
         self._followed_at = 0.0
         self.header, self.keys = Bar(id="header"), Keys(id="keys")
         self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
-        self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(id="tokens"), Track(id="track")
+        self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(self._token_moved, id="tokens"), Track(id="track")
         self.node, self.teachers = NodePane(id="node"), TeacherStrip(id="teachers")
 
     def compose(self) -> ComposeResult:
@@ -93,6 +93,10 @@ class BrowseView(Screen[None]):
         """Tell something in the last line, until the next key."""
         self.keys.say(safe(sentence))
 
+    def _token_moved(self, token: int) -> None:
+        self.session.token = token
+        self.show_token()
+
     def show_header(self) -> None:
         """What is in the store, how far it is, and which rollout is shown."""
         catalogue = self.session.catalogue
@@ -125,9 +129,10 @@ class BrowseView(Screen[None]):
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
         session = self.session
-        if session.catalogue is None:
+        questions = session.questions_by(self.questions.order)
+        if questions is None or session.catalogue is None:
             return
-        questions, n = session.shown_questions, len(session.catalogue.questions)
+        n = len(session.catalogue.questions)
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
         _entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))

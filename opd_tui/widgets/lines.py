@@ -76,6 +76,7 @@ class Lines(ScrollView):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._drawn: dict[int, Strip] = {}  #: lines of the window as they were last drawn
+        self._ground: Style | None = None
 
     def use(self, palette: Palette) -> None:
         """Draw in another palette from now on."""
@@ -100,9 +101,16 @@ class Lines(ScrollView):
 
     def strip(self, spans: Spans) -> Strip:
         """`spans` on the pane's ground, cut or filled to its width."""
-        base = self.rich_style
+        if self._ground is None:
+            self._ground = self.rich_style
+        base = self._ground
         strip = Strip(thrifty(spans)).apply_style(base)
         return strip.adjust_cell_length(self.scrollable_size.width, base).simplify()
+
+    def notify_style_update(self) -> None:
+        """The ground may be another one."""
+        super().notify_style_update()
+        self._ground = None
 
     def redraw(self, y: int, x: int = 0, width: int | None = None) -> None:
         """Draw line `y` again, or `width` cells of it from `x` on."""

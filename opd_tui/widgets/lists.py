@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 from opd_tui.numbers import signed
@@ -16,6 +15,7 @@ _NAN = float("nan")
 
 if TYPE_CHECKING:
     from opd_tui.facts import QuestionFacts, RolloutFacts, Score
+    from opd_tui.questions import Questions
 
     #: None: not scored yet.
     ScoreOfQuestion = Callable[[QuestionFacts], Score | None]
@@ -37,35 +37,26 @@ class QuestionList(RowList):
     def __init__(self, *, id: str | None = None) -> None:
         columns = (Column("id", side="left", keep="tail"), Column("pass", 5), Column("align", 5), Column("worst", 5))
         super().__init__(columns, "no question is finished yet", id=id)
-        self.questions: Sequence[QuestionFacts] = ()
-        self._places: dict[str, int] = {}
+        self.questions: Questions | None = None
         self.order = ORDERS[0]
         self._score: ScoreOfQuestion = unscored
 
-    def show(self, questions: Sequence[QuestionFacts], score: ScoreOfQuestion, order: str, current: str | None) -> None:
-        """Show `questions` in `order`; the cursor goes to, or stays on, the question `current`."""
-        self._score, self.order = score, order
-        self.questions = self._sorted(questions)
-        self._places = {question.id: place for place, question in enumerate(self.questions)}
-        self.set_count(len(self.questions), self._places.get(current or "", self.cursor))
+    def show(self, questions: Questions, score: ScoreOfQuestion, order: str, current: str | None) -> None:
+        """Show `questions`, which are in `order`; the cursor goes to, or stays on, the question `current`."""
+        self._score, self.order, self.questions = score, order, questions
+        self.set_count(len(questions), self._row(current))
 
     def point(self, current: str) -> None:
         """The cursor goes to the question `current`."""
-        self.move(self._places.get(current, self.cursor), tell=False)
+        self.move(self._row(current), tell=False)
 
-    def _sorted(self, questions: Sequence[QuestionFacts]) -> Sequence[QuestionFacts]:
-        match self.order:
-            case "success":
-                return sorted(questions, key=lambda question: question.success_rate)
-            case "alignment":
-                return sorted(questions, key=lambda question: _last(_mean(self._score(question))))
-            case "name":
-                return sorted(questions, key=lambda question: question.id)
-            case _:
-                return sorted(questions, key=lambda question: question.number)
+    def _row(self, question_id: str | None) -> int:
+        row = self.questions.row(question_id) if self.questions is not None and question_id is not None else None
+        return self.cursor if row is None else row
 
     def cells(self, row: int) -> Sequence[Cell]:
         """Name, success, mean and worst alignment."""
+        assert self.questions is not None
         question = self.questions[row]
         passed = Cell(f"{question.n_correct}/{question.n_rollouts}")
         dim = self.palette.ink.dim
@@ -104,8 +95,3 @@ class RolloutList(RowList):
             Cell(signed(mean), self.palette.sign(mean)),
             Cell(str(rollout.n_nodes) if rollout.n_nodes else "none", None if rollout.n_nodes else colours.dim),
         )
-
-
-def _last(value: float) -> float:
-    """A sort key that puts what has no value last."""
-    return value if isfinite(value) else inf

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from msgspec import Struct
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
@@ -16,8 +17,7 @@ from opd_tui.text import Safe, fit_tail
 from opd_tui.widgets.lines import Lines, Spans, ink, ljust, rjust, span
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column. One without width takes what the others leave."""
 
     title: str
@@ -26,8 +26,7 @@ class Column:
     keep: Literal["head", "tail"] = "head"  #: what is left of a text that does not fit
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """What stands in a column of a row."""
 
     text: str  #: a literal, a number or `Safe`

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -12,7 +11,6 @@ from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
-from textual.message import Message
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.layout import Layout, Line, Piece, layout
@@ -41,14 +39,10 @@ class TokenView(Lines, can_focus=True):
         Binding("end", "to(-1)", "last token", show=False),
     ]
 
-    @dataclass
-    class Moved(Message):
-        """The cursor stands on another token."""
-
-        token: int
-
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, follow: Callable[[int], None] = lambda _token: None, *, id: str | None = None) -> None:
+        """`follow` is told where the cursor goes: at once, since what follows a message is painted a frame later."""
         super().__init__(id=id)
+        self._follow = follow
         self.cursor = 0
         self._column: int | None = None  #: where moves by line began, so that they come back to it
         self.marks = False
@@ -153,7 +147,7 @@ class TokenView(Lines, can_focus=True):
         self._redraw_token(before)
         self._redraw_token(token)
         self._reveal_cursor()
-        self.post_message(self.Moved(token))
+        self._follow(token)
 
     def _redraw_token(self, token: int) -> None:
         top = self._top - self.scroll_offset.y

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from made_nodes import Child, make_nodes
+from msgspec.structs import replace
 
 from compute.evidence import Evidence, evidence
 from store.schema import ChildKind, ForcedKind

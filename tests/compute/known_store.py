@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replaced
 
 from benchmarks.made_tables import shares
 from benchmarks.small_language_model import LENGTH, N_TOKENS, SmallStudy, small_study
@@ -80,7 +81,7 @@ def known_study(n_questions: int, seed: int = 0) -> KnownStudy:
     with np.errstate(divide="ignore", invalid="ignore"):
         log_T_MNK = np.where(present_NK, np.log(T_MNK), np.nan)
     fbar_MN = np.nansum(P_NK * (log_T_MNK - nodes.logprob_NK), axis=-1)
-    nodes = replace(nodes, teachers=TEACHERS, teacher_logprob_MNK=log_T_MNK, fbar_MNO=fbar_MN[..., None])
+    nodes = replaced(nodes, teachers=TEACHERS, teacher_logprob_MNK=log_T_MNK, fbar_MNO=fbar_MN[..., None])
     return KnownStudy(study, nodes, success_rate_Q)
 
 
@@ -95,7 +96,7 @@ def exact(evidence: Evidence, known: KnownStudy) -> Evidence:
     """The same evidence with the true p_succ of every child in place of counts."""
     scores, p_succ_NK = evidence.scores, known.study.p_succ_NK
     nothing_NK = np.zeros_like(p_succ_NK)
-    estimates = replace(scores.estimates, p_succ_NK=p_succ_NK, value_N=known.study.value_N, variance_NK=nothing_NK)
+    estimates = replaced(scores.estimates, p_succ_NK=p_succ_NK, value_N=known.study.value_N, variance_NK=nothing_NK)
     true = score_estimates(evidence.nodes, estimates, support=scores.support, objectives=scores.objectives)
     ideal_N = np.where(np.nansum(true.ideal_NK**2, axis=1) > 0.0, 1.0, np.nan)
     twice = {
@@ -180,7 +181,7 @@ def _student_arrays(nodes: Nodes, known: KnownStudy) -> dict[str, np.ndarray]:
         "child_next": nodes.next_NK,
         "child_continue_logprob": nodes.continue_logprob_NK,
         "child_outcome": nodes.outcome_NK,
-        **{name.removesuffix("_G"): getattr(nodes, name) for name in Nodes.__slots__ if name.startswith("group_")},
+        **{name.removesuffix("_G"): getattr(nodes, name) for name in Nodes.__struct_fields__ if name.startswith("group_")},
     }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_nodes import Child, Group, end, every_child, make_nodes, on_path, rest, simulate, to_end, true_values
+from msgspec.structs import replace
 
 from compute.estimators import BIASED, ESTIMATORS, Estimator, estimate, fit_pseudo_count, passing_counts, stratum_counts
 from compute.statistics import beta_quantile

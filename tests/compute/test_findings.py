@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from equal_siblings import equal_siblings
 from known_store import TEACHERS, exact, known_study, write_known_store
+from msgspec.structs import replace as replaced
 
 import store
 from benchmarks.made_tables import shares
@@ -51,7 +52,7 @@ def ties_broken(true: Evidence) -> Evidence:
     """A teacher that knows is aligned with +1 everywhere: ranks among equals are chance, in the truth as in what is found."""
     scores = true.scores
     chance_MON = 1e-6 * np.random.default_rng(0).normal(size=scores.alignment_MON.shape)
-    return replace(true, scores=replace(scores, alignment_MON=scores.alignment_MON + chance_MON))
+    return replace(true, scores=replaced(scores, alignment_MON=scores.alignment_MON + chance_MON))
 
 
 def covers(interval: Interval, truth: float) -> bool:
@@ -265,7 +266,7 @@ def test_teachers_are_compared_on_the_same_questions_everywhere(known: SimpleNam
     alignment_MON[3, 0, known.evidence.nodes.question_N == 0] = np.nan
     alignment_MON[2] = np.nan
     replaced = {"alignment_MON": alignment_MON}
-    kept = {name: getattr(scores, name) for name in type(scores).__slots__ if name not in replaced}
+    kept = {name: getattr(scores, name) for name in type(scores).__struct_fields__ if name not in replaced}
     fields = {name: getattr(known.evidence, name) for name in Evidence.__slots__}
     thinned = Evidence(**{**fields, "scores": type(scores)(**kept, **replaced)})
     for finding in (findings.teacher_ranking, findings.spread):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from made_nodes import Child, Group, make_nodes, rest
+from msgspec.structs import replace
 
 from benchmarks.made_tables import shares
 from benchmarks.small_language_model import SmallStudy, small_study
@@ -42,7 +41,7 @@ def test_every_half_is_scored_as_if_it_were_all(small: SmallStudy, support: Supp
     halves = split(nodes, scores)
     for half in (0, 1):
         rows = np.flatnonzero(nodes.group_half_G == half)
-        groups = {name: getattr(nodes, name)[rows] for name in Nodes.__slots__ if name.startswith("group_")}
+        groups = {name: getattr(nodes, name)[rows] for name in Nodes.__struct_fields__ if name.startswith("group_")}
         alone = score(replace(nodes, **groups), n_sig=1, support=support)
         kept_NK = scores.estimates.kept_NK
         same_N = (alone.estimates.kept_NK == kept_NK).all(axis=1) & (kept_NK.sum(axis=1) >= 2)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import numpy as np
 import pytest
 from made_nodes import Child, Group, end, make_nodes, rest, to_end
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from benchmarks.made_tables import every_child, shares
@@ -39,10 +38,10 @@ def test_a_page_is_told_what_the_study_is_told(study: SmallStudy, support: str) 
     for question in (0, 7):
         page = question_of(nodes, question)
         of_page = posterior(page, score(page, n_sig=10, support=support), prior)  # type: ignore[arg-type]
-        for field in fields(Posterior):
-            if field.name.endswith("N"):
-                expected = getattr(whole, field.name)[..., nodes.question_N == question]
-                np.testing.assert_allclose(getattr(of_page, field.name), expected, atol=1e-9, err_msg=field.name)
+        for field in Posterior.__struct_fields__:
+            if field.endswith("N"):
+                expected = getattr(whole, field)[..., nodes.question_N == question]
+                np.testing.assert_allclose(getattr(of_page, field), expected, atol=1e-9, err_msg=field)
 
 
 def question_of(nodes: Nodes, question: int) -> Nodes:
@@ -53,14 +52,14 @@ def question_of(nodes: Nodes, question: int) -> Nodes:
     new_N = np.append(new_N, NOWHERE)  # NOWHERE stays nowhere
     groups_G = rows_N[nodes.group_exit_node_G]
     changed = {}
-    for field in fields(Nodes):
-        value = getattr(nodes, field.name)
-        if field.name.endswith("_G"):
-            changed[field.name] = value[groups_G]
-        elif field.name.endswith("_NK"):
-            changed[field.name] = value[rows_N][:, :n_children]
-        elif field.name.endswith("_N"):
-            changed[field.name] = value[rows_N]
+    for field in Nodes.__struct_fields__:
+        value = getattr(nodes, field)
+        if field.endswith("_G"):
+            changed[field] = value[groups_G]
+        elif field.endswith("_NK"):
+            changed[field] = value[rows_N][:, :n_children]
+        elif field.endswith("_N"):
+            changed[field] = value[rows_N]
     page = replace(nodes, **changed)
     return replace(
         page,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.made_tables import Child, make_nodes
 from benchmarks.small_language_model import LENGTH, VARIANTS, make_teachers, sample_paths, small_language_model

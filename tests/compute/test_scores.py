@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_nodes import Child, Group, end, make_nodes, on_path, rest
+from msgspec.structs import replace
 
 from compute import objectives
 from compute.alignment import SUPPORTS, Support

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from equal_siblings import equal_siblings
+from msgspec.structs import replace
 
 from benchmarks.made_tables import shares
 from benchmarks.small_language_model import LENGTH, small_study

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, replace
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from made_nodes import Child, make_nodes, repeat
+from msgspec.structs import replace
 
 from benchmarks.made_tables import shares
 from benchmarks.small_language_model import SmallStudy, small_study
@@ -33,7 +34,7 @@ def study(alignment_MN: np.ndarray, gain_MN: np.ndarray) -> tuple[Nodes, Scores]
     nodes = repeat(nodes, N, np.zeros((N, 0), dtype=np.int64), np.zeros((N, 0), dtype=np.int64))
     scores = score(nodes, n_sig=20)
     replaced = {"alignment_MON": alignment_MN[:, None], "gain_MON": gain_MN[:, None]}
-    names = [name for name in Scores.__dataclass_fields__ if name not in replaced]
+    names = [name for name in Scores.__struct_fields__ if name not in replaced]
     return nodes, Scores(**{name: getattr(scores, name) for name in names}, **replaced)
 
 

@@ -103,7 +103,7 @@ def test_added_teachers_come_along_as_far_as_they_have_read(tmp_path: Path, reco
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, records: list[PartArrays], own_store: Path) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     other = tmp_path / "other.zarr"
     create(other, replace(root_attributes(6), study_hash="another"), vocabulary(), [])

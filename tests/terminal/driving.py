@@ -35,6 +35,7 @@ async def browsing(
     """An app on the store at `path`, with everything loaded."""
     app = OpdTui(str(path), wish, depth=depth)
     async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, Browse))
         screen = app.screen
         assert isinstance(screen, Browse)
         await until(pilot, lambda: screen.settled)

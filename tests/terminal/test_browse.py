@@ -354,13 +354,6 @@ async def test_a_rollout_without_nodes_says_so(empty_store: Path) -> None:
         assert isfinite(screen.session.colouring.values[screen.session.token])
 
 
-async def test_a_study_too_large_to_score_at_once_says_so(calm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opd_tui.reading.MOST_NODES", 10)
-    async with browsing(calm_store) as (pilot, screen):
-        assert "too many to score here" in picture(pilot)
-        await press(pilot, screen, "n", "s", "s", "t")
-
-
 async def test_nodes_that_are_no_decision_points_say_why(calm_store: Path) -> None:
     from opd_tui.reading import Library
 

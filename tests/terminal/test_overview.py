@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from driving import NARROW, browsing, picture, until
+from msgspec.structs import replace
 
 import store
 from compute.posterior import fit, posterior
@@ -19,20 +19,39 @@ from opd_tui.numbers import signed
 from opd_tui.reading import Library
 
 
+def last_overview(path: Path) -> subject.Overview:
+    """The whole study."""
+    (*_, last) = Library(str(path)).overviews()
+    return last
+
+
 @pytest.mark.parametrize("block", [1, 25, 10_000])
 def test_scoring_in_blocks_changes_nothing(calm_store: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(subject, "BLOCK", block)
     nodes, _ = store.open(calm_store).study_nodes()
-    whole, parts = score(nodes, n_sig=20), subject.score_study(nodes, 20)
-    np.testing.assert_allclose(parts.alignment_MON, whole.alignment_MON, rtol=1e-9)
-    np.testing.assert_allclose(parts.gain_MON, whole.gain_MON, rtol=1e-9)
+    whole, (alignment_MON, gain_MON) = score(nodes, n_sig=20), subject.score_in_blocks(nodes, 20)
+    np.testing.assert_allclose(alignment_MON, whole.alignment_MON, rtol=1e-9)
+    np.testing.assert_allclose(gain_MON, whole.gain_MON, rtol=1e-9)
+
+
+def test_part_by_part_is_the_same_and_what_was_scored_is_kept(calm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opd_tui.reading.TELL_EVERY", 0.0)
+    library = Library(str(calm_store))
+    steps = list(library.overviews())
+    assert len(steps) == len(store.open(calm_store).part_ids) > 1
+    assert [step.complete for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert "of the study scored" in steps[0].note and not steps[-1].note
+    assert steps[0].prior is None and steps[-1].prior is not None
+    monkeypatch.setattr(subject, "score_part", lambda *_: pytest.fail("scored again"))
+    (*_, again) = library.overviews()
+    assert again.mean(1, 0) == steps[-1].mean(1, 0)
 
 
 def test_questions_rollouts_and_teachers_have_their_means(calm_store: Path) -> None:
     opened = store.open(calm_store)
     nodes, paths = opened.study_nodes()
     scores = score(nodes, n_sig=opened.attributes.n_sig)
-    found = Library(str(calm_store)).overview()
+    found = last_overview(calm_store)
     number = int(paths.question_L[0])
     along = scores.alignment_MON[1, 0, paths.node_P[paths.start_L1[0] : paths.start_L1[1]]]
     rollout = found.rollout(number, int(paths.rollout_index_L[0]), 1, 0)
@@ -44,8 +63,14 @@ def test_questions_rollouts_and_teachers_have_their_means(calm_store: Path) -> N
     row = next(
         row for row in rows if (row.teacher, row.objective, row.outcome) == (nodes.teachers[1], nodes.objectives[0], "all")
     )
-    assert found.mean(1, 0).mean == pytest.approx(row.alignment.mean)
-    assert found.mean(1, 0).gain == pytest.approx(row.gain.mean)
+    mean = found.mean(1, 0)
+    assert (mean.mean, mean.low, mean.high) == pytest.approx(
+        (row.alignment.mean, row.alignment.low, row.alignment.high), nan_ok=True
+    )
+    assert mean.gain == pytest.approx(row.gain.mean)
+    chosen = [row for row in rows if (row.teacher, row.objective) == (nodes.teachers[1], nodes.objectives[0])]
+    apart = {row.outcome: row.alignment.mean for row in chosen}
+    assert (mean.correct, mean.incorrect) == pytest.approx((apart["correct"], apart["incorrect"]), nan_ok=True)
 
 
 async def test_a_teachers_mean_gain_stands_beside_its_mean_alignment_in_80_columns(calm_store: Path) -> None:
@@ -79,7 +104,7 @@ async def test_signs_are_uncertain_by_what_the_study_says_of_them(calm_store: Pa
 
 
 def test_what_was_not_scored_has_no_numbers(calm_store: Path) -> None:
-    nothing = Library(str(calm_store)).overview().question(99, 0, 0)
+    nothing = last_overview(calm_store).question(99, 0, 0)
     assert isinstance(nothing, Score)
     assert nothing.n_scored == 0
     assert not np.isfinite(nothing.mean)

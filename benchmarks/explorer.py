@@ -1,0 +1,300 @@
+"""The explorer in a real terminal, against a bare Textual app behind a typer command: start, memory, bytes and time of keys.
+
+`python -m benchmarks.explorer [--repeats 7] [--keep FOLDER] [--json]`. Every program runs in a pty at 120x40. Stores of 2,000
+and 20,000 rollouts of about 600 tokens, and of rollouts of 1,000 and 8,000 tokens, are written first (`--keep`: once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pty
+import select
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import store
+from benchmarks import big_store
+from benchmarks.measure import close
+
+SIZE = (120, 40)
+PATIENCE = 60.0
+#: A key is done when nothing came for so long; panes that follow a held key do so within half of it.
+QUIET = 0.25
+HOLD_SECONDS, REPEAT_RATE = 5.0, 30
+ROOT = Path(__file__).resolve().parents[1]
+
+BARE = """
+import typer
+app = typer.Typer(add_completion=False)
+@app.command()
+def browse(path: str) -> None:
+    from textual.app import App
+    from textual.widgets import Static
+    class Bare(App):
+        BINDINGS = [("q", "quit", "quit")]
+        def compose(self):
+            yield Static("a bare application")
+    Bare().run()
+app()
+"""
+OURS = "import sys; from opd_tui.cli import main; main()"
+#: The explorer with a clock that ticks in its event loop and writes down the longest wait between two ticks, at the end.
+CLOCKED = """
+import asyncio, sys, time
+from opd_tui.app import OpdTui
+class Clocked(OpdTui):
+    def on_ready(self):
+        self.longest, self.last = 0.0, time.monotonic()
+        self.tick()
+    def tick(self):
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+        asyncio.get_running_loop().call_later(0.002, self.tick)
+app = Clocked(sys.argv[1])
+app.run()
+open(sys.argv[2], "w").write(str(app.longest - 0.002))
+"""
+
+
+class Terminal:
+    """A program in a pty: what it sent, and when."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.started = monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True,
+            env=environment | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+        )  # fmt: skip
+        os.close(slave)
+        self.sent = b""
+
+    def pump(self, wait: float) -> int:
+        """Take in what came within `wait` seconds: how many bytes."""
+        if not select.select([self.master], [], [], wait)[0]:
+            return 0
+        try:
+            data = os.read(self.master, 1 << 16)
+        except OSError:
+            return 0
+        self.sent += data
+        return len(data)
+
+    def until(self, *marks: bytes) -> float:
+        """Seconds from the start until all `marks` were sent."""
+        while not all(mark in self.sent for mark in marks):
+            if monotonic() - self.started > PATIENCE:
+                raise RuntimeError(f"never sent: {marks!r}; the end of what was: {self.sent[-400:]!r}")
+            self.pump(0.05)
+        return monotonic() - self.started
+
+    def settle(self, quiet: float = 1.0) -> None:
+        """Wait until nothing came for `quiet` seconds."""
+        while self.pump(quiet):
+            pass
+
+    def press(self, key: str) -> tuple[int, float]:
+        """Send a key: bytes that came in answer, and seconds to the last of them."""
+        begun = last = monotonic()
+        n = 0
+        os.write(self.master, key.encode())
+        while monotonic() - last < QUIET:
+            came = self.pump(QUIET)
+            if came:
+                n, last = n + came, monotonic()
+        return n, last - begun
+
+    def peak_mb(self) -> float:
+        """The largest resident memory of the program so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+
+    def close(self) -> None:
+        """End the program."""
+        os.write(self.master, b"q")
+        for _ in range(40):
+            self.pump(0.05)
+            if self.process.poll() is not None:
+                break
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self.master)
+
+
+@contextmanager
+def program(code: str, *arguments: str) -> Iterator[Terminal]:
+    shown = Terminal(code, *arguments)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def first_tokens(path: Path) -> tuple[bytes, ...]:
+    """Texts that stand on the first page only once its tokens are there."""
+    opened = store.open(path)
+    ids = opened.rollout(opened.questions()[0].id, 0).token_id_T[:3].tolist()
+    return tuple(opened.vocab.bytes_of(one) for one in ids)
+
+
+def starts(path: Path | None) -> tuple[float, float]:
+    """Seconds to the first paint, and to the first rollout's tokens. Without a path: of the bare app."""
+    if path is None:
+        with program(BARE, "somewhere") as shown:
+            first = shown.until(b"a bare application")
+            return first, first
+    marks = first_tokens(path)
+    with program(OURS, "browse", str(path)) as shown:
+        return shown.until(b"opening"), shown.until(*marks)
+
+
+def keys(path: Path, presses: Sequence[str], at: str) -> tuple[float, float]:
+    """Median bytes and seconds of a key, over `presses` one after the other."""
+    with program(OURS, "browse", str(path), "--at", at) as shown:
+        shown.until(*first_tokens_at(path, at))
+        shown.settle()
+        shown.press(presses[0])
+        found = [shown.press(key) for key in presses]
+    return statistics.median(n for n, _ in found), statistics.median(seconds for _, seconds in found)
+
+
+def first_tokens_at(path: Path, at: str) -> tuple[bytes, ...]:
+    """The text of the token under the cursor."""
+    question, rollout, token = at.split("/")
+    opened = store.open(path)
+    return (opened.vocab.bytes_of(int(opened.rollout(question, int(rollout)).token_id_T[int(token)])),)
+
+
+def held(path: Path, at: str) -> tuple[float, float]:
+    """Hold a key: seconds from the last press to the last byte, and the longest pause without a paint meanwhile."""
+    with program(OURS, "browse", str(path), "--at", at) as shown:
+        shown.until(*first_tokens_at(path, at))
+        shown.settle()
+        begun = painted = monotonic()
+        pause = 0.0
+        for number in range(int(HOLD_SECONDS * REPEAT_RATE)):
+            os.write(shown.master, b"l")
+            while (left := begun + (number + 1) / REPEAT_RATE - monotonic()) > 0:
+                if shown.pump(left):
+                    pause, painted = max(pause, monotonic() - painted), monotonic()
+        released = last = monotonic()
+        while shown.pump(QUIET):
+            last = monotonic()
+        return last - released, pause
+
+
+def memory(path: Path) -> float:
+    """Peak memory in MB after the whole study was looked at and some rollouts were read."""
+    with program(OURS, "browse", str(path)) as shown:
+        shown.until(*first_tokens(path))
+        shown.settle(3.0)
+        for key in "rnnmtrR":
+            shown.press(key)
+        return shown.peak_mb()
+
+
+def longest_block(path: Path, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> float:
+    """Longest wait of the event loop, in seconds, while the study is looked at and a few keys are pressed."""
+    with tempfile.NamedTemporaryFile() as note:
+        with program(CLOCKED, str(path), note.name) as shown:
+            shown.until(b"opening")
+            end = monotonic() + seconds
+            while monotonic() < end:
+                meanwhile()
+                for key in "lnjr":
+                    shown.press(key)
+        return float(Path(note.name).read_text())
+
+
+def made(folder: Path, name: str, rollouts: int, tokens: int) -> Path:
+    path = folder / f"{name}.zarr"
+    if not path.exists():
+        big_store.write(path, n_questions=max(rollouts // 2, 1), n_tokens=tokens)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--keep", type=Path, help="Folder for the stores, which are written where they are missing.")
+    parser.add_argument("--only", default="", help="start, memory, keys or blocks.")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        small, large = made(folder, "rollouts2000", 2000, 600), made(folder, "rollouts20000", 20_000, 600)
+        long = {1000: made(folder, "tokens1000", 16, 1000), 8000: made(folder, "tokens8000", 16, 8000)}
+        measured: dict[str, float] = {}
+        figures: dict[str, float] = {}
+
+        def wanted(part: str) -> bool:
+            return not options.only or options.only == part
+
+        if wanted("start"):
+            sides: dict[str, Path | None] = {"bare": None, "2000": small, "20000": large}
+            rounds = [{name: starts(path) for name, path in sides.items()} for _ in range(options.repeats + 1)][1:]
+            paint, tokens = ({name: statistics.median(one[name][which] for one in rounds) for name in sides} for which in (0, 1))
+            measured |= {f"first paint, {name}, ms": 1000 * value for name, value in paint.items()}
+            measured |= {f"first tokens, {name}, ms": 1000 * value for name, value in tokens.items() if name != "bare"}
+            for name in ("2000", "20000"):
+                figures[f"first_paint_{name}_vs_bare"] = paint[name] / paint["bare"]
+                figures[f"first_tokens_{name}_vs_bare"] = tokens[name] / paint["bare"]
+            figures["first_tokens_20000_vs_2000"] = tokens["20000"] / tokens["2000"]
+        if wanted("memory"):
+            with program(BARE, "somewhere") as shown:
+                shown.until(b"a bare application")
+                bare = shown.peak_mb()
+            for name, path in (("2000", small), ("20000", large)):
+                measured[f"memory, {name}, MB"] = memory(path)
+                figures[f"memory_{name}_vs_bare"] = measured[f"memory, {name}, MB"] / bare
+            measured["memory, bare, MB"] = bare
+        if wanted("keys"):
+            kinds = {
+                "cursor": "lhlhlhlh",
+                "line": "jkjkjkjk",
+                "node": "nNnNnN",
+                "metric": "mMmMmM",
+                "teacher": "tTtTtT",
+                "rollout": "rRrRrR",
+            }
+            for length, path in long.items():
+                at = f"q000003/0/{length // 2}"
+                for name, presses in kinds.items():
+                    n, seconds = keys(path, presses, at)
+                    measured[f"{name} key, {length} tokens, bytes"] = n
+                    measured[f"{name} key, {length} tokens, ms"] = 1000 * seconds
+                late, pause = held(path, at)
+                measured[f"held key, {length} tokens, ms after release"] = 1000 * late
+                measured[f"held key, {length} tokens, longest pause, ms"] = 1000 * pause
+        if wanted("blocks"):
+            measured["longest block, 20000 rollouts, ms"] = 1000 * longest_block(large, 15.0)
+            live = big_store.Growing(Path(scratch) / "live.zarr", planned=10_000)
+            live.grow()
+            measured["longest block, beside a writer, ms"] = 1000 * longest_block(live.path, 10.0, live.grow)
+        if not options.json:
+            for name, value in measured.items():
+                print(f"{name:50} {value:10.1f}")
+            for name, value in figures.items():
+                print(f"{name:50} {value:10.2f} x")
+        figures |= {f"{name}": value for name, value in measured.items()}
+        close("explorer", figures)
+
+
+if __name__ == "__main__":
+    main()
