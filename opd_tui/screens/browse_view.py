@@ -105,14 +105,12 @@ class BrowseView(Screen[None]):
         colours = self.palette.ink
         n = len(catalogue.questions)
         state = "complete" if catalogue.complete else "live ●"
+        here = [span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []
+        if here and self.note:  # before the name of the store, which would leave it no room
+            here.append(span(f"{fit(self.note, min(cells(self.note), 18))} ", ink(colours.text)))
+        title = [span(f" {catalogue.title} ", ink(colours.text, bold=True))]
         left = [
-            span(f" {catalogue.title} ", ink(colours.text, bold=True)),
-            *([span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []),
-            *(
-                [span(f" {fit(self.note, min(cells(self.note), 18))} ", ink(colours.text))]
-                if self.is_narrow and self.note
-                else []
-            ),
+            *(here + title if self.note else title + here),
             span(f" {catalogue.student}", ink(colours.dim)),
             span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
