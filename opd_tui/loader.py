@@ -17,16 +17,18 @@ from msgspec import Struct
 from store.errors import StoreError
 
 if TYPE_CHECKING:
+    from opd_tui.charts import Study
     from opd_tui.facts import Catalogue, Passage
     from opd_tui.matches import Found
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.pairing import Comparison
     from opd_tui.query import Query
     from opd_tui.reading import Library
 
 
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH, SEARCH = 0, -1, -2, -3, -4
+OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS, SEARCH = 0, -1, -2, -3, -4, -5, -6
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
@@ -71,6 +73,18 @@ class Texts(Struct, frozen=True):
     passages: tuple[Passage, ...]
 
 
+class Compared(Struct, frozen=True):
+    """The two rollouts that were asked for."""
+
+    comparison: Comparison
+
+
+class Charted(Struct, frozen=True):
+    """What charts of the whole study are drawn from."""
+
+    study: Study
+
+
 class Failed(Struct, frozen=True):
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
@@ -84,7 +98,7 @@ class Broken(Struct, frozen=True):
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Searched | Texts | Failed | Broken
+Answer = Opened | Polled | Loaded | Surveyed | Searched | Texts | Compared | Charted | Failed | Broken
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -97,7 +111,7 @@ class Loader:
         self.path = path
         self._at = at
         self._deliver = deliver
-        self._newest = 0
+        self._newest = self._pairs = 0
         self._search = 0  #: number of the newest search
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
@@ -138,6 +152,19 @@ class Loader:
         """Ask for the kept completions of a node's child. Answer: Texts."""
         self._desk.put((request, lambda library: Texts(request, "completions", library.completions(question_id, node, token_id))))
 
+    def compare(self, question_id: str, left: int, right: int | None) -> None:
+        """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome.
+
+        Answer: Compared, unless other two are asked for before.
+        """
+        self._pairs += 1
+        pair = self._pairs
+
+        def job(library: Library) -> Answer | None:
+            return Compared(library.comparison(question_id, left, right)) if pair == self._pairs else None
+
+        self._desk.put((COMPARE, job))
+
     def poll(self) -> None:
         """Ask whether the store has grown. Answer: Polled."""
         self._desk.put((POLL, lambda library: Polled(library.catalogue() if library.refresh() else None)))
@@ -151,6 +178,10 @@ class Loader:
             return None
 
         self._survey.put((SURVEY, job))
+
+    def charts(self) -> None:
+        """Ask for what charts are drawn from. Answer: Charted."""
+        self._survey.put((CHARTS, lambda library: Charted(library.charts())))
 
     def search(self, query: Query) -> int:
         """Ask for what matches. Answers: Searched with the number returned here, block after block. Any search before stops."""

@@ -135,7 +135,7 @@ def score_part(nodes: Nodes, paths: Paths, n_sig: float, sample_every: int) -> P
         mean_MOL=mean_MOL,
         worst_MOL=worst_MOL,
         n_MOL=n_MOL,
-        gain_MOL=group_means(gain_MON[:, :, paths.node_P], path_P, len(paths.question_L)),
+        gain_MOL=group_means(gain_MON[:, :, paths.node_P], path_P, len(paths.question_L)).astype(np.float32),
         sample=_questions(nodes, nodes.question_N % sample_every == 0),
     )
 
@@ -234,10 +234,11 @@ def _mean(both: tuple[Interval, Interval], correct: Interval, incorrect: Interva
 def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Int]:
     """Mean, least and number of the finite values of each group, over the last axis."""
     shape = (*value_MON.shape[:2], n_groups)
-    least, number = np.full(shape, np.inf), np.zeros(shape, np.int32)
+    least, number = np.full(shape, np.inf), np.zeros(shape, np.uint16)
     there_MON = np.isfinite(value_MON)
     for at in np.ndindex(*shape[:2]):
         there = there_MON[at]
         number[at] = np.bincount(group_N[there], minlength=n_groups)
         np.minimum.at(least[at], group_N[there], value_MON[at][there])
-    return group_means(value_MON, group_N, n_groups), np.where(number == 0, nan, least).astype(np.float32), number
+    mean = group_means(value_MON, group_N, n_groups).astype(np.float32)
+    return mean, np.where(number == 0, nan, least).astype(np.float32), number

@@ -7,8 +7,8 @@ a key, D width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,27 @@ class Unfit(Exception):
     """The model's attention asks for something that shared-prefix decoding does not have."""
 
 
+class Attention(Protocol):
+    """What a decode step attends to."""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        softcap: float | None,
+        window: int | None,
+        by: Callable[..., torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Attention of one new token per row: query [B, H, 1, D], key and value [B, H/G, 1, D], to [B, 1, H, D].
+
+        `by`: what does it in place of `attended`.
+        """
+        ...
+
+
 class Rows:
     """The device's side of one batch: the shared prefix, and what each slot wrote itself."""
 
@@ -44,8 +65,6 @@ class Rows:
         self.own_keys = [one.new_zeros(one.shape[0], slots, self._width, one.shape[2]) for one in self.prefix_keys]
         self.own_values = [one.new_zeros(one.shape[0], slots, self._width, one.shape[2]) for one in self.prefix_values]
         self.device = self.prefix_keys[0].device
-        #: a mask that says nothing, for models that would build one
-        self.ready = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def look(self, kept_B: NDArray[np.int64], own_B: NDArray[np.int64]) -> None:
@@ -84,6 +103,34 @@ class Rows:
             for at, one in enumerate(layers):
                 layers[at] = one.index_select(1, chosen)
 
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        softcap: float | None,
+        window: int | None,
+        by: Callable[..., torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """See `Attention`. The new keys and values are kept."""
+        if query.shape[2] != 1:
+            raise Unfit("it does not decode one token at a time")
+        return (by or attended)(
+            query,
+            key,
+            value,
+            self.prefix_keys[layer],
+            self.prefix_values[layer],
+            self.own_keys[layer],
+            self.own_values[layer],
+            self.place_B,
+            self.mask(window, query.dtype),
+            query.shape[3] ** -0.5 if scaling is None else scaling,
+            softcap,
+        )
+
 
 class Together:
     """Rows of several prefixes in one batch: those of one prefix stand side by side, and nothing of them sees the others."""
@@ -91,7 +138,23 @@ class Together:
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = parts
         self.sizes = [one.own_keys[0].shape[1] for one in parts]
-        self.ready = parts[0].ready
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        softcap: float | None,
+        window: int | None,
+        by: Callable[..., torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """See `Attention`."""
+        pieces = (torch.split(one, self.sizes) for one in (query, key, value))
+        return torch.cat(
+            [rows.attend(layer, q, k, v, scaling, softcap, window, by) for rows, q, k, v in zip(self.parts, *pieces, strict=True)]
+        )
 
 
 def _own_width(head: int) -> int:
@@ -114,38 +177,44 @@ def _attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    opd_rows: Rows | Together | None = None,
+    opd_rows: Attention | None = None,
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one new token per row: query [B, H, 1, D], key and value [B, H/G, 1, D]; without rows, as usual."""
+    """Attention of a decode step to what `opd_rows` has; without it, as usual."""
     if opd_rows is None:
         if softcap is not None:
             return _capped(query, key, value, attention_mask, scaling, softcap), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")):
         raise Unfit("its attention has sinks or position biases")
-    if query.shape[2] != 1:
-        raise Unfit("it does not decode one token at a time")
-    if isinstance(opd_rows, Together):
-        pieces = (torch.split(one, opd_rows.sizes) for one in (query, key, value))
-        mixed_of = [
-            _attend(module, q, k, v, attention_mask, scaling, dropout, rows, softcap, **kwargs)[0]
-            for rows, q, k, v in zip(opd_rows.parts, *pieces, strict=True)
-        ]
-        return torch.cat(mixed_of), None
-    rows = opd_rows
     layer: int = module.layer_idx  # type: ignore[assignment]  # every attention module of transformers has it
-    batch, heads, _one, width = query.shape
-    shared = heads // key.shape[1]
-    own_keys, own_values = rows.own_keys[layer], rows.own_values[layer]
-    _write(own_keys, rows.place_B, key)
-    _write(own_values, rows.place_B, value)
-    prefix_keys, prefix_values = rows.prefix_keys[layer], rows.prefix_values[layer]
-    kv_heads, positions, _ = prefix_keys.shape
+    return opd_rows.attend(layer, query, key, value, scaling, softcap, kwargs.get("sliding_window")), None
 
-    scaled = query.view(batch, kv_heads, shared, width).transpose(0, 1) * (width**-0.5 if scaling is None else scaling)
-    scaled = scaled.contiguous()
+
+def attended(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    prefix_keys: torch.Tensor,
+    prefix_values: torch.Tensor,
+    own_keys: torch.Tensor,
+    own_values: torch.Tensor,
+    place_B: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Attention of one layer, after the new keys and values are written. With what it calls, in the part of Python that
+    torch's scripts know.
+    """
+    batch, heads, _new, width = query.shape
+    shared = heads // key.shape[1]
+    _write(own_keys, place_B, key)
+    _write(own_values, place_B, value)
+    kv_heads, positions, _width = prefix_keys.shape
+
+    scaled = (query.view(batch, kv_heads, shared, width).transpose(0, 1) * scaling).contiguous()
     scores = torch.cat(
         [
             torch.bmm(scaled.view(kv_heads, batch * shared, width), prefix_keys.transpose(1, 2)).view(
@@ -159,7 +228,7 @@ def _attend(
     )
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores += rows.mask(kwargs.get("sliding_window"), scores.dtype)
+    scores += mask
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     mixed = _mixed(None, weights.view(kv_heads, batch * shared, -1)[..., :positions], prefix_values)
     mixed = _mixed(
@@ -167,14 +236,14 @@ def _attend(
         weights.view(kv_heads * batch, shared, -1)[..., positions:],
         own_values.flatten(0, 1),
     )
-    return mixed.view(kv_heads, batch, shared, -1).transpose(0, 1).reshape(batch, 1, heads, -1), None
+    return mixed.view(kv_heads, batch, shared, -1).transpose(0, 1).reshape(batch, 1, heads, -1)
 
 
-def _mixed(before: torch.Tensor | None, weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+def _mixed(before: torch.Tensor | None, weights: torch.Tensor, values: torch.Tensor, span: int = _SPAN) -> torch.Tensor:
     """`before` and values [n, L, D] by weights [n, m, L], summed over L in spans of one length, the same in any company."""
-    for start in range(0, values.shape[1], _SPAN):
-        span, what = weights[..., start : start + _SPAN], values[:, start : start + _SPAN]
-        before = torch.bmm(span, what) if before is None else torch.baddbmm(before, span, what)
+    for start in range(0, values.shape[1], span):
+        some, what = weights[..., start : start + span], values[:, start : start + span]
+        before = torch.bmm(some, what) if before is None else torch.baddbmm(before, some, what)
     assert before is not None  # a prefix has at least one token
     return before
 

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from compute.engine import Completion, Engine, Job, Launch, Tick, attention
-from compute.engine.attention import Rows, Together, Unfit
+from compute.engine.attention import Attention, Rows, Together, Unfit
 from compute.engine.batched import MIN_ROWS, BatchedEngine, first_tokens
 from compute.engine.drawing import draw
+from compute.engine.flat import Program, called
 from compute.engine.memory import Budget, told
 from compute.engine.slots import GRAIN, Schedule, whole
 from compute.errors import StudyError
@@ -75,6 +76,7 @@ class TransformersEngine:
             if model.decoder.config._attn_implementation != before:
                 model.network.set_attn_implementation(before)
             raise StudyError(f"{model.name} does not fit shared-prefix decoding: {reason}.")
+        self._program = _recorded(model)
 
     @property
     def slots(self) -> int:
@@ -164,7 +166,7 @@ class TransformersEngine:
             position = np.concatenate([one.kept() + one.own() - 1 for one in schedules])
             uniform = np.concatenate([one.uniforms() for one in schedules])
             seen = running[0][1] if len(running) == 1 else Together([rows for _, rows in running])
-            logits = self.model.logits(_step(self.model, seen, latest, position))
+            logits = self.model.logits(_step(self.model, seen, latest, position, self._program))
             drawn = draw(logits, temperature, uniform)
             n_drawn = sum(one.n_active for one in schedules)
             for schedule, own_drawn in zip(
@@ -200,16 +202,16 @@ def _prefix(model: Model, ids: Sequence[int]) -> tuple[Any, torch.Tensor]:
     return cache, torch.cat(hidden)[: len(ids)]
 
 
-def _step(model: Model, rows: Rows | Together, latest: NDArray[np.int64], position: NDArray[np.int64]) -> torch.Tensor:
-    """Last hidden states [B, d] of every slot after its latest token, which stands at `position`."""
-    hidden: torch.Tensor = model.decoder(
-        input_ids=torch.as_tensor(latest, device=model.device)[:, None],
-        position_ids=torch.as_tensor(position, device=model.device)[:, None],
-        attention_mask=rows.ready,  # a mask, so that none is built; ours is in `rows`
-        use_cache=False,
-        opd_rows=rows,
-    ).last_hidden_state[:, 0]
-    return hidden
+def _step(
+    model: Model,
+    rows: Attention,
+    latest: NDArray[np.int64],
+    position: NDArray[np.int64],
+    program: Program | None = None,
+) -> torch.Tensor:
+    """Last hidden states [B, d] of every slot after its latest token, which stands at `position`; by `program`, if given."""
+    ids, positions = (torch.as_tensor(one, device=model.device)[:, None] for one in (latest, position))
+    return called(model.decoder, rows, ids, positions) if program is None else program(rows, ids, positions)
 
 
 def _prefix_bytes(cache: Any) -> int:
@@ -265,3 +267,25 @@ def _disagreement(model: Model) -> str | None:
         if not difference < _AGREEMENT[found.element_size()]:
             return f"tried, its states differ from a plain forward's by {difference:.1e} of their size"
     return None
+
+
+@torch.inference_mode()
+def _recorded(model: Model) -> Program | None:
+    """The decode step as a program, where one can be recorded and gives the decoder's own numbers, bit for bit; else None.
+
+    Tried on made-up tokens: with other numbers of rows, other tokens and other depths than it was recorded with.
+    """
+    cache, _states = _prefix(model, (np.arange(_PROBE) * 7919 % model.vocab_size).tolist())
+
+    def states(n: int, program: Program | None) -> torch.Tensor:
+        rows, depths = Rows(cache, n), np.arange(n) * 7 % _PROBE + 1
+        rows.look(depths, np.zeros(n, dtype=np.int64))
+        return _step(model, rows, (np.arange(n) * 104729 + n) % model.vocab_size, depths, program)
+
+    try:
+        ids = torch.arange(MIN_ROWS, device=model.device)[:, None]
+        program = Program(model.decoder, ids % model.vocab_size, ids)
+        same = all(torch.equal(states(n, program), states(n, None)) for n in (MIN_ROWS + GRAIN, 2 * MIN_ROWS))
+    except Exception:  # whatever a model meets here, there is its decoder
+        return None
+    return program if same else None

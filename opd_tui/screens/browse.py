@@ -51,6 +51,8 @@ class Browse(BrowseFinding):
         *(Binding(str(number), f"objective({number - 1})", f"objective {number}") for number in range(1, 10)),
         Binding("r", "rollout(1)", "next rollout"),
         Binding("R", "rollout(-1)", "previous rollout"),
+        Binding("c", "compare", "compare with another rollout"),
+        Binding("g", "charts", "charts of the whole study"),
         Binding("s", "sort", "sort questions"),
         Binding("u", "marks", "marks under tokens"),
         Binding("v", "whitespace", "glyphs for whitespace"),
@@ -327,6 +329,32 @@ class Browse(BrowseFinding):
         """Read what was asked."""
         if self.session.question_id is not None:
             self.loader.prompts(self._request, self.session.question_id, self.session.teacher)
+
+    def action_compare(self) -> None:
+        """This rollout beside the nearest one of opposite outcome."""
+        question, page = self.session.question, self.session.page
+        if question is None or page is None:
+            self.say("there is no rollout here to compare")
+        elif len(question.rollouts) < 2:
+            self.say("this question has one rollout only: there is nothing to compare it with")
+        else:
+            from opd_tui.screens.compare import Compare
+
+            self.app.push_screen(Compare(self.loader, self.palette, self.session), self._come_back)
+
+    def action_charts(self) -> None:
+        """The whole study on plots."""
+        if self.session.catalogue is not None:
+            from opd_tui.screens.charts import Charts
+
+            self.app.push_screen(Charts(self.loader, self.palette, self.session), self._come_back)
+
+    def _come_back(self, place: Place | None) -> None:
+        """From Compare or Charts: their teacher, metric and objective stay; `place` is where to go."""
+        self.show_lists()
+        self.show_colours()
+        if place is not None:
+            self.go(place)
 
     def action_help(self) -> None:
         """All keys."""

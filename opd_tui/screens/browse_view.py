@@ -6,12 +6,11 @@ from time import monotonic
 
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
-from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widget import Widget
 
 from opd_tui.palette import Palette
+from opd_tui.screens.guest import entitle
 from opd_tui.session import Session
 from opd_tui.text import Safe, cells, fit, fit_tail, safe
 from opd_tui.widgets.lines import Lines, ink, span
@@ -21,9 +20,9 @@ from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
 from opd_tui.widgets.tokens import NO_NOTE, TokenView
 
 HINTS = (
-    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
-    Hint("?", "help"), Hint("q", "quit"), Hint("/", "filter"), Hint("1-9", "objective"), Hint("r/R", "rollout"),
-    Hint("w", "sign"), Hint("s", "sort"), Hint("f/F", "match"), Hint(":", "go to"), Hint("p", "prompt"),
+    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
+    Hint("g", "charts"), Hint("?", "help"), Hint("tab", "pane"), Hint("q", "quit"), Hint("/", "filter"), Hint("1-9", "objective"),
+    Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"), Hint("f/F", "match"), Hint(":", "go to"), Hint("p", "prompt"),
     Hint("u", "marks"), Hint("v", "spaces"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.
@@ -117,7 +116,7 @@ class BrowseView(Screen[None]):
         ]
         right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         self.header.set(left, right)
-        _entitle(self.query_one("#middle"), self._page_title, self.note)
+        entitle(self.query_one("#middle"), self._page_title, self.note)
 
     @property
     def note(self) -> Safe:
@@ -133,7 +132,7 @@ class BrowseView(Screen[None]):
         n = len(session.catalogue.questions)
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
-        _entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))
+        entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))
         self.show_rollouts()
 
     def show_rollouts(self) -> None:
@@ -143,7 +142,7 @@ class BrowseView(Screen[None]):
             rollouts, n = session.shown_rollouts(question), len(question.rollouts)
             self.rollouts.show(rollouts, session.score_of_rollout, session.rollout)
             some = f"{len(rollouts)} of {n} " if len(rollouts) < n else ""
-            _entitle(self.rollouts, Safe(f"{some}rollouts of {fit_tail(question.label, 10).strip()}"))
+            entitle(self.rollouts, Safe(f"{some}rollouts of {fit_tail(question.label, 10).strip()}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
         """Another page: everything but the list of questions. `note`: why there is none."""
@@ -213,13 +212,5 @@ class BrowseView(Screen[None]):
     def show_teachers(self) -> None:
         """The teachers at this token."""
         note = self.session.overview.note if self.session.overview else ""
-        _entitle(self.teachers, Safe("teachers"), Safe(note))
+        entitle(self.teachers, Safe("teachers"), Safe(note))
         self.teachers.teachers(*self.session.teacher_lines(), self.session.teacher)
-
-
-def _entitle(widget: Widget, title: Safe, subtitle: Safe = NO_NOTE) -> None:
-    """Put titles, which are no markup, on the border of `widget`; new ones draw all of it again."""
-    if widget.border_title != Content(title).markup:
-        widget.border_title = Content(title)
-    if (widget.border_subtitle or "") != subtitle:
-        widget.border_subtitle = Content(subtitle)

@@ -61,6 +61,7 @@ class Filter(Prompted):
         self._timer: Timer | None = None
         self._error = ""
         self._checked: Checked | None = None
+        self._begun = False
         self._going = False  #: enter was pressed before anything was found
 
     def compose(self) -> ComposeResult:
@@ -83,6 +84,7 @@ class Filter(Prompted):
         self._filtering.listener = lambda: None
 
     def _begin(self) -> None:
+        self._begun = True
         self.query_one(Keys).hints(KEYS)
         self._type()
 
@@ -98,7 +100,7 @@ class Filter(Prompted):
     def settled(self) -> bool:
         """Whether nothing more comes of what was typed. For tests."""
         draft = self._filtering.draft
-        return self._timer is None and (self._checked is None or (draft is not None and draft.over))
+        return self._begun and self._timer is None and (self._checked is None or (draft is not None and draft.over))
 
     # typing
 

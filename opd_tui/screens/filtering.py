@@ -60,6 +60,7 @@ class Filtering:
         self._screen = screen
         self.applied: Filter | None = None
         self.draft: Filter | None = None
+        self._before: Filter | None = None  #: the applied one before, until the newer one has shown that it can be run
         self._renewed: Filter | None = None  #: the applied one over a store that has grown since
         self.typed = ""  #: the last text, also of a filter that is off
         self.listener: Callable[[], None] = _nobody
@@ -125,6 +126,11 @@ class Filtering:
         for one in (self.draft, self.applied, self._renewed):
             if one is not None and one.search == self._screen.loader.newest_search:
                 one.failed = sentence
+        if self.applied is not None and self.applied.failed:
+            self.applied, self._before = self._before, None
+            if self.applied is not None:
+                self._go_on(self.applied)
+            self._screen.show_narrowed()
         self._screen.say(sentence)
         self.listener()
 
@@ -150,6 +156,8 @@ class Filtering:
     def apply(self) -> None:
         """What was typed narrows the lists from now on."""
         if self.draft is not None and not self.draft.failed:
+            if self.draft is not self.applied:
+                self._before = self.applied
             self.applied, self.draft = self.draft, None
         elif self.applied is not None:
             self._go_on(self.applied)
@@ -166,7 +174,7 @@ class Filtering:
     def clear(self) -> None:
         """No filter."""
         self._screen.loader.stop_search()
-        self.applied = self.draft = self._renewed = None
+        self.applied = self.draft = self._before = self._renewed = None
         self._screen.show_narrowed()
 
     @property

@@ -34,6 +34,22 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("u", "marks under the tokens"),
         ("v", "glyphs for whitespace"),
     )),
+    ("compare", (
+        ("c", "beside the nearest rollout of opposite outcome"),
+        ("tab", "there: the other side"),
+        ("r  R   e  E", "next, previous rollout on the right; on the left"),
+        ("o", "the nearest of opposite outcome again"),
+        ("L", "sides move by token, by node, or freely"),
+        ("f", "both to the fork"),
+        ("enter   esc", "open this place in Browse; go back"),
+    )),
+    ("charts", (
+        ("g", "the whole study on plots"),
+        ("g  G   tab   ← →", "there: next, previous chart"),
+        ("↑ ↓", "along the marks"),
+        ("enter", "the nodes behind a mark; on a node: its tokens"),
+        ("esc", "from nodes to marks, from marks to Browse"),
+    )),
     ("read", (
         ("p", "both prompts and the reference answer"),
         ("s", "sort by study order, success, alignment, name"),

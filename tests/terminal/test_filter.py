@@ -52,7 +52,7 @@ async def ask(pilot: Pilot[None], text: str) -> Filter:
     await until(pilot, lambda: isinstance(pilot.app.screen, Filter))
     modal = pilot.app.screen
     assert isinstance(modal, Filter)
-    await pilot.pause()
+    await until(pilot, lambda: modal.settled)
     modal.query_one(Input).value = text
     await pilot.pause()
     await until(pilot, lambda: modal.settled)
@@ -302,9 +302,12 @@ async def test_what_is_damaged_is_said_and_nothing_is_lost(calm_store: Path, tmp
         await pilot.press("enter")
         await pilot.pause()
         assert pilot.app.screen is modal
-        await pilot.press("escape")
+        modal.query_one(Input).value = "teacher_entropy[hot] > 0.1"
+        await pilot.press("escape")  # before that is known
         await back(pilot, screen)
+        await until(pilot, lambda: "is missing" in picture(pilot))
         assert len(screen.questions.questions) == 2
+        assert screen.note.endswith("number < 2")
 
 
 def test_a_newer_search_stops_the_one_before(calm_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
