@@ -23,9 +23,9 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("enter", "open a row; on a child of a node: read its completions"),
     )),
     ("find", (
-        ("/", "filter: an expression over questions, rollouts, tokens or nodes; or a text"),
-        ("f  F", "next, previous match; esc takes the filter away"),
-        (":", "go to QUESTION/ROLLOUT/TOKEN, or a part of it"),
+        ("/", "filter: an expression, or a text after a quote"),
+        ("f  F", "next, previous match; esc ends the filter"),
+        (":", "go to QUESTION/ROLLOUT/TOKEN, or a part"),
     )),
     ("colour", (
         ("m  M", "next, previous metric"),
