@@ -121,6 +121,9 @@ class OpdTui(App[None]):
         self.loader.start()
         wish = self._wish
         self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric)
+        for path in self._browse.css_path:  # here, so that it is not in the way once there is something to draw
+            self.stylesheet.read(path)
+        self.stylesheet.reparse()
 
     @property
     def _ours(self) -> list[Browse | Guest]:

@@ -7,6 +7,7 @@ what a person waits for, one for the scores of the whole study, one for searches
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from opd_tui.reading import Library
 
 
+#: Seconds after which a thread that reads or scores hands over to the one that draws, where that waits.
+HAND_OVER = 0.001
 #: Requests that are no page.
 OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS, SEARCH = 0, -1, -2, -3, -4, -5, -6
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
@@ -119,6 +122,7 @@ class Loader:
 
     def start(self) -> None:
         """Open the store. Answer: Opened, or Failed(OPEN)."""
+        sys.setswitchinterval(HAND_OVER)
         threading.Thread(target=self._open, name="opd-tui-pages", daemon=True).start()
 
     def stop(self) -> None:

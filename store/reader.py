@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from store import layout
 from store.arrays import PAGE_BYTES, ArrayReader, Slice
 from store.catalog import Catalog, scan
 from store.errors import StoreError
-from store.index import INDEX, head_of
+from store.index import INDEX, check_head, head_of, pack
 from store.layout import CommitRecord
 from store.node_tables import (
     build_nodes,
@@ -179,7 +180,14 @@ class Store:
     def listing(self) -> Listing:
         """The same as columns: however many rollouts there are, it takes the index and no part."""
         catalog = self._catalog
-        return listing(list(self._load_views(catalog, catalog.parts).values()), catalog.place)
+        head = self._index_head(catalog)
+        if head is not None and catalog.index is not None and catalog.index.parts.keys() == catalog.parts.keys():
+            first = {name: rows["question"] for name, rows in catalog.index.first_rows.items()}
+        else:
+            views = list(self._load_views(catalog, catalog.parts).values())
+            head, starts = pack(views), accumulate((view.commit.counts["question"] for view in views), initial=0)
+            first = dict(zip((view.name for view in views), starts, strict=False))
+        return listing(head, first, catalog.place)
 
     def counts(self) -> StoreCounts:
         """How much is in the store, from the commit records; of duplicates one is counted."""
@@ -458,17 +466,30 @@ class Store:
         """Views of those parts that the index covers. An index that is damaged is passed over: it is only a cache."""
         index = catalog.index
         wanted = [name for name in names if name not in self._views and index is not None and name in index.parts]
-        if not wanted or index is None or index.folder in self._damaged_indexes:
+        head = self._index_head(catalog) if wanted else None
+        if head is None or index is None:
             return
         try:
-            if self._index_arrays is None or self._index_arrays[0] != index.folder:
-                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
-                self._index_arrays = (index.folder, dict(zip(INDEX, arrays, strict=True)))
-            views = {name: PartView(catalog.parts[name], head_of(index, self._index_arrays[1], name)) for name in wanted}
+            views = {name: PartView(catalog.parts[name], head_of(index, head, name)) for name in wanted}
         except StoreError:
             self._damaged_indexes.add(index.folder)
         else:
             self._views.update(views)
+
+    def _index_head(self, catalog: Catalog) -> Read | None:
+        """The arrays of the index; None where there is none that can be used."""
+        index = catalog.index
+        if index is None or index.folder in self._damaged_indexes:
+            return None
+        try:
+            if self._index_arrays is None or self._index_arrays[0] != index.folder:
+                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
+                check_head(index, head := dict(zip(INDEX, arrays, strict=True)))
+                self._index_arrays = (index.folder, head)
+        except StoreError:
+            self._damaged_indexes.add(index.folder)
+            return None
+        return self._index_arrays[1]
 
     def _find(self, question_id: str, catalog: Catalog | None = None) -> tuple[PartView, int]:
         """Part and row of a question. Raises StoreError where it is not there, naming what is."""
