@@ -26,7 +26,9 @@ from store.tables import Nodes, TeacherInfo
 
 if TYPE_CHECKING:
     from opd_tui.charts import ChartPart, Study
+    from opd_tui.matches import Found
     from opd_tui.overview import Overview, PartOverview
+    from opd_tui.query import Query
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -208,6 +210,12 @@ class Library:
             opposite=one.rollout.correct != other.rollout.correct,
             may_be_opposite=len({row.correct for row in rows.values()}) > 1,
         )
+
+    def search(self, query: Query) -> Iterator[Found]:
+        """What matches in the whole store, in blocks. Raises StoreError."""
+        from opd_tui.searching import search
+
+        return search(self._store, query)
 
     # texts
 

@@ -23,7 +23,7 @@ from store.node_tables import (
     move_bits,
     take_nodes,
 )
-from store.page import Read, Rows, build_question, build_rollout, decode_text, node_rows, question_rows, rollout_rows
+from store.page import Read, Rows, build_question, build_rollout, column_rows, decode_text, node_rows, question_rows, rollout_rows
 from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
@@ -298,6 +298,29 @@ class Store:
         at = _rollout_row(view, row, question_id, index)
         student, by_teacher = self._read_page(catalog, view, names, *rollout_rows(view, at))
         return build_rollout(view, row, at, student, by_teacher, self._extras(catalog, view, at, student, by_teacher))
+
+    def columns(
+        self,
+        question_id: str,
+        places: range,
+        student: Collection[str],
+        teacher: Collection[str] = (),
+        teachers: Iterable[str] | None = None,
+    ) -> tuple[Read, dict[str, Read | None]]:
+        """Some arrays of the schema along some rollouts of a question, end to end: what a scan of a study needs, and no more.
+
+        `places` are rollouts in the order of the listing; `student` names arrays by token, and ``path_node`` (as rows of
+        `nodes`); `teacher` arrays by token of each of `teachers`, None for one that was not asked.
+        """
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers) if teacher else ()
+        view, row = self._find(question_id, catalog)
+        read, by_teacher = self._read_page(catalog, view, names, *column_rows(view, row, places, student, teacher))
+        if "path_node" in read:
+            nodes = view.of_question("node", row)
+            read["path_node"] = read["path_node"] - np.int32(nodes.start)
+            check_rows(f"{view.where}/path_node", read["path_node"], len(nodes), "node")
+        return read, by_teacher
 
     def nodes(self, question_id: str, teachers: Iterable[str] | None = None, *, whole: bool = False) -> Nodes:
         """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN.

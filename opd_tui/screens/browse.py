@@ -15,7 +15,8 @@ from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened,
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.palette import Palette
 from opd_tui.place import Place, first_place
-from opd_tui.screens.browse_view import HINTS, BrowseView
+from opd_tui.screens.browse_finding import BrowseFinding
+from opd_tui.screens.browse_view import HINTS
 from opd_tui.session import Session
 from opd_tui.text import Safe, safe
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
@@ -32,7 +33,7 @@ FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
 NO_QUESTION = Safe("no question is finished yet: this fills as the study is computed")
 
 
-class Browse(BrowseView):
+class Browse(BrowseFinding):
     """One store, from the list of questions down to the children of a node."""
 
     CSS_PATH = "../app.tcss"
@@ -65,8 +66,7 @@ class Browse(BrowseView):
     ]
 
     def __init__(self, loader: Loader, palette: Palette, at: str | None, teacher: str | None, metric: Metric) -> None:
-        super().__init__(Session(metric), palette, loader.path)
-        self.loader = loader
+        super().__init__(Session(metric), palette, loader)
         self._at = at
         self._wanted_teacher = teacher
         self._wanted_token: int | None = None
@@ -89,6 +89,8 @@ class Browse(BrowseView):
 
     def receive(self, answer: Answer) -> None:
         """Take in what the loader found. Pages that nobody waits for any more are dropped."""
+        if self.found(answer):
+            return
         match answer:
             case Opened(catalogue):
                 self._take(catalogue)
@@ -170,6 +172,7 @@ class Browse(BrowseView):
         elif len(before.teachers) != len(catalogue.teachers) and self.session.rollout is not None:
             self.open(self.session.rollout, self.session.token)
         self._survey()
+        self.renew_filter()
 
     def _look_later(self) -> None:
         self.set_timer(self._look_after, self.loader.poll)
@@ -189,7 +192,7 @@ class Browse(BrowseView):
         question = self.session.question
         if question is None:
             return
-        index = question.first_rollout if place.rollout is None else place.rollout
+        index = self.session.first_rollout(question) if place.rollout is None else place.rollout
         self.session.rollout = index
         self.questions.point(place.question_id)
         self.show_rollouts()
@@ -215,17 +218,24 @@ class Browse(BrowseView):
         self.tokens.move(message.token)
 
     @on(QuestionList.Moved, "#questions")
-    def _question_moved(self, message: QuestionList.Moved) -> None:
+    def _question_moved(self, message: QuestionList.Moved | QuestionList.Opened) -> None:
         if self.questions.questions is not None:
             self.go(Place(self.questions.questions[message.row].id))
 
     @on(RolloutList.Moved, "#rollouts")
-    def _rollout_moved(self, message: RolloutList.Moved) -> None:
+    def _rollout_moved(self, message: RolloutList.Moved | RolloutList.Opened) -> None:
         self.open(self.rollouts.rollouts[message.row].index)
 
     @on(QuestionList.Opened)
-    def _row_opened(self) -> None:
-        self.action_back()
+    def _row_opened(self, message: QuestionList.Opened) -> None:
+        """Where the list was narrowed, its cursor may stand on a row without having moved there."""
+        questions, rollouts = self.questions.questions, self.rollouts.rollouts
+        if message.rows is self.questions and questions is not None:
+            if questions[message.row].id != self.session.question_id:
+                self._question_moved(message)
+        elif message.rows is self.rollouts and rollouts[message.row].index != self.session.rollout:
+            self._rollout_moved(message)
+        self._enter(self.tokens)
 
     @on(TeacherStrip.Chosen)
     def _teacher_chosen(self, message: TeacherStrip.Chosen) -> None:
@@ -369,12 +379,14 @@ class Browse(BrowseView):
         pane.focus()
 
     def action_back(self) -> None:
-        """To the tokens."""
+        """To the tokens; from there, the filter goes."""
+        if self.focused is self.tokens:
+            self.leave_filter()
         self._enter(self.tokens)
 
     def commands(self) -> Iterable[SystemCommand]:
         """What the command palette offers."""
-        for binding in self.BINDINGS:
+        for binding in (*self.BINDINGS, *BrowseFinding.BINDINGS):
             if isinstance(binding, Binding) and "objective" not in binding.action:
                 yield SystemCommand(
                     binding.description, f"key {binding.key}", lambda action=binding.action: self.run_action(action)

@@ -98,5 +98,5 @@ def entitle(widget: Widget, title: Safe, subtitle: Safe = NOTHING) -> None:
     """Put titles, which are no markup, on the border of `widget`; new ones draw all of it again."""
     if widget.border_title != Content(title).markup:
         widget.border_title = Content(title)
-    if (widget.border_subtitle or "") != subtitle:
+    if (widget.border_subtitle or "") != Content(subtitle).markup:
         widget.border_subtitle = Content(subtitle)

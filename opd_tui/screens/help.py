@@ -22,6 +22,11 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("tab  shift+tab", "next, previous pane; L opens or closes the lists"),
         ("enter", "open a row; on a child of a node: read its completions"),
     )),
+    ("find", (
+        ("/", "filter: an expression, or a text after a quote"),
+        ("f  F", "next, previous match; esc ends the filter"),
+        (":", "go to QUESTION/ROLLOUT/TOKEN, or a part"),
+    )),
     ("colour", (
         ("m  M", "next, previous metric"),
         ("t  T", "next, previous teacher"),
