@@ -7,7 +7,6 @@ one takes its place. ``manifest.json`` is for places that cannot list folders (a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -49,6 +48,8 @@ class Manifest(Struct, frozen=True):
 
 def digest(parts: Iterable[str], teacher_parts: Mapping[str, Collection[str]]) -> str:
     """Name of the index of these parts."""
+    import hashlib  # OpenSSL comes with it, which reading needs not
+
     state = hashlib.blake2b(digest_size=16)
     lines = [f"student/{name}" for name in parts]
     lines += [f"teacher/{teacher}/{name}" for teacher, names in teacher_parts.items() for name in names]
