@@ -235,7 +235,10 @@ class _Failure(Exception):
 
 
 def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) -> None:
-    from opd_tui.app import browse
+    from store.imports import uncollected
+
+    with uncollected():
+        from opd_tui.app import browse
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise _Failure("The explorer needs a terminal; `opd-tui info` and `opd-tui export` do without.")

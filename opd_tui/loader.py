@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from store.errors import StoreError
+from store.imports import uncollected
 
 if TYPE_CHECKING:
     from opd_tui.charts import Study
@@ -213,7 +214,8 @@ class Loader:
 
     def _open(self) -> None:
         try:
-            from opd_tui.reading import Library
+            with uncollected():
+                from opd_tui.reading import Library
 
             library = Library(self.path)
             answer: Answer = Opened(library.catalogue())

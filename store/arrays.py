@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from store.encoding import array_metadata
 from store.errors import StoreError
+from store.imports import uncollected
 from store.parts import Array
 from store.place import METADATA, Folder, PathLike, Place, parse, unreachable
 from store.schema import ArraySpec
@@ -113,7 +114,8 @@ class ArrayReader:
         missing = {piece.key: piece for piece in slices if piece.key not in handles}
         if not missing:
             return handles
-        import tensorstore
+        with uncollected():
+            import tensorstore
 
         context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes // POOL_SHARE}})
         self._context = context
