@@ -235,7 +235,7 @@ class _Failure(Exception):
 
 
 def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) -> None:
-    from store.imports import uncollected
+    from opd_tui.imports import uncollected
 
     with uncollected():
         from opd_tui.app import browse

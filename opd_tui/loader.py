@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from opd_tui.imports import uncollected
 from store.errors import StoreError
-from store.imports import uncollected
 
 if TYPE_CHECKING:
     from opd_tui.charts import Study

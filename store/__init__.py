@@ -23,9 +23,6 @@ def open(path: str | PathLike[str], *, cache_bytes: int = 64 << 20) -> Store:  #
     `cache_bytes` bounds the memory that decoded chunks may take. Raises `store.errors.StoreError`
     where `path` is not a store, or one of a newer schema.
     """
-    from store.imports import uncollected
-
-    with uncollected():
-        from store.reader import Store
+    from store.reader import Store
 
     return Store(path, cache_bytes=cache_bytes)

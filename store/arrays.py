@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from store.encoding import array_metadata
 from store.errors import StoreError
-from store.imports import uncollected
 from store.parts import Array
 from store.place import METADATA, Folder, PathLike, Place, parse, unreachable
 from store.schema import ArraySpec
@@ -114,8 +113,7 @@ class ArrayReader:
         missing = {piece.key: piece for piece in slices if piece.key not in handles}
         if not missing:
             return handles
-        with uncollected():
-            import tensorstore
+        import tensorstore
 
         context = self._context or tensorstore.Context({"cache_pool": {"total_bytes_limit": self._cache_bytes // POOL_SHARE}})
         self._context = context
