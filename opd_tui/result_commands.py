@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from opd_tui.export import Selection
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
 
@@ -20,15 +23,16 @@ def export(
     path: StorePath,
     out: Annotated[
         str,
-        typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv)."),
+        typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv, html, svg)."),
     ],
     format: Annotated[
-        Literal["jsonl", "csv", "parquet", "zarr"],
+        Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"],
         typer.Option(
             "--format",
-            help="jsonl, csv, parquet: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
-            "front. parquet: columns with types, for pandas, polars and DuckDB. zarr: the chosen questions as a store of "
-            "their own, one file where FILE ends in .zip; `opd-tui browse` opens it.",
+            help="jsonl, csv, parquet, npz: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
+            "front. parquet: columns with types, for pandas, polars and DuckDB. npz: arrays by name. zarr: the chosen questions "
+            "as a store of their own, one file where FILE ends in .zip; `opd-tui browse` opens it. html: coloured rollouts for "
+            "any browser. svg, png: the explorer's screen at a place.",
         ),
     ] = "jsonl",
     question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
@@ -46,8 +50,8 @@ def export(
     if format == "zarr":
         _export_store(path, out, question, teacher, rows_only=bool(rollout or tokens or objective))
         return
-    if format == "parquet" and out == "-":
-        raise typer.BadParameter("Parquet is no text: name a file with -o.")
+    if format in ("parquet", "npz", "png") and out == "-":
+        raise typer.BadParameter(f"{format.capitalize()} is no text: name a file with -o.")
     from compute.objectives import parse
     from opd_tui.export import Selection, parse_range, write
 
@@ -57,11 +61,34 @@ def export(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
+    match format:
+        case "html" | "svg" | "png":
+            _export_page(path, selection, format, out)
+            return
     n = write(path, selection, format, out)
     if out != "-":
         from opd_tui.text import safe
 
         print(f"{n:,} rows are in {safe(out)}.")
+
+
+def _export_page(path: str, selection: Selection, format: Literal["html", "svg", "png"], out: str) -> None:
+    from opd_tui.text import safe
+
+    if format == "html":
+        if selection.positions:
+            raise typer.BadParameter("An HTML page holds whole rollouts: choose with --question, --rollout and --teacher.")
+        from opd_tui.html_export import write_html
+
+        n = write_html(path, selection, out)
+        said = f"{n:,} rollout{'s are' if n != 1 else ' is'} in {safe(out)}."
+    else:
+        from opd_tui.picture import write_picture
+
+        write_picture(path, selection, format, out)
+        said = f"The picture is in {safe(out)}."
+    if out != "-":
+        print(said)
 
 
 def _export_store(path: str, out: str, questions: list[str] | None, teachers: list[str] | None, *, rows_only: bool) -> None:
