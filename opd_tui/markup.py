@@ -34,9 +34,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def head(title: str, style: str, script: str = "") -> str:
-    """Everything up to the body. Nothing but this style and this script is ever run or fetched, whatever the body holds."""
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+def head(title: str, style: str, script: str = "", *, inline_styles: bool = False) -> str:
+    """Everything up to the body. Nothing is ever fetched, and nothing run but this script, whatever the body holds.
+
+    Elements may have styles of their own only with `inline_styles`.
+    """
+    styles = "'unsafe-inline'" if inline_styles else f"'{_hash(style)}'"
+    policy = f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
     if script:
         policy += f"; script-src '{_hash(script)}'"
     return (

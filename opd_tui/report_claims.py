@@ -90,7 +90,7 @@ def _ranking(rows: Sequence[FindingRow]) -> Iterator[Claim]:
                 yield Claim(
                     "not supported",
                     name,
-                    f"{row.teacher} moves the student towards success ({about}), but not by surely more than {_listed(as_good)}, "
+                    f"{row.teacher} moves the student towards success ({about}), but not surely by more than {_listed(as_good)}, "
                     "which knows nothing of the answer: that it is its knowledge that helps is not shown.",
                 )
             else:

@@ -117,15 +117,31 @@ def report(
         typer.Option(help="How p_succ is estimated; the others take a study whose allocation was uniform, and plain is biased."),
     ] = "backup",
     json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="Write it to FILE.html, with plots, or to FILE.md, and say what follows."
+        ),
+    ] = None,
 ) -> None:
     """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
+    if json and out:
+        raise typer.BadParameter("Ask for --json or for a file with -o, not for both.")
     from compute.objectives import parse
-    from opd_tui.report import print_report
 
     try:
         objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if out:
+        from opd_tui.report_document import write_report
+        from opd_tui.text import safe
+
+        write_report(path, out, objectives=objectives, support=support, estimator=estimator)
+        print(f"The report is in {safe(out)}.")
+        return
+    from opd_tui.report import print_report
+
     print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
 
 
