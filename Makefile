@@ -42,6 +42,7 @@ test-full: $(READY)
 # A real browser, headless: Chromium from apt where there is none, what drives it, and axe-core for the faults it finds.
 AXE := out/axe/node_modules/axe-core/axe.min.js
 $(AXE):
+	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
 	npm install --silent --no-audit --no-fund --prefix out/axe axe-core@4
 
 test-chromium: $(READY) $(AXE)

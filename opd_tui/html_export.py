@@ -83,6 +83,8 @@ def _rollouts(catalogue: Catalogue, selection: Selection) -> tuple[tuple[Questio
     if missing:
         raise StoreError(f"No chosen question has a rollout {min(missing)}.")
     found = [(one, rollout) for one, rollout in found if not selection.rollouts or rollout.index in selection.rollouts]
+    if not found:
+        raise StoreError("There is no rollout to show: no chosen question is finished.")
     if len(found) > MOST_ROLLOUTS:
         raise StoreError(
             f"One HTML file holds {MOST_ROLLOUTS} rollouts, and {len(found):,} are chosen; choose with --question and --rollout."

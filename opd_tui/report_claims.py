@@ -8,7 +8,7 @@ not that there is nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -130,7 +130,8 @@ def _best(rows: Sequence[FindingRow]) -> Iterator[Claim]:
 
 
 def _outcomes(rows: Sequence[FindingRow]) -> Iterator[Claim]:
-    """Correct against incorrect rollouts, whole paths."""
+    """Correct against incorrect rollouts: whole paths, with what is left after the fork of the two kinds beside a difference."""
+    forked = {row.teacher: row for row in rows if row.group == "after the fork"}
     for row in _own([row for row in rows if row.group == "whole paths"]):
         gain, cosine = row.intervals["gain_difference"], row.intervals["alignment_difference"]
         if math.isnan(gain.low):
@@ -139,11 +140,8 @@ def _outcomes(rows: Sequence[FindingRow]) -> Iterator[Claim]:
         about = f"the paired difference of gain x 1000, incorrect less correct, is {gain_text(gain)} over {gain.n} questions"
         if sign:
             more, less = ("incorrect", "correct") if sign > 0 else ("correct", "incorrect")
-            yield Claim(
-                "supported",
-                "correct_incorrect",
-                f"The gain of {row.teacher} is larger on {more} rollouts than on {less} ones: {about}.",
-            )
+            text = f"The gain of {row.teacher} is larger on {more} rollouts than on {less} ones: {about}."
+            yield Claim("supported", "correct_incorrect", text + _forked(forked, row, sign))
         elif _sign(cosine, row.numbers["p_alignment"]):
             yield Claim(
                 "not supported",
@@ -157,6 +155,16 @@ def _outcomes(rows: Sequence[FindingRow]) -> Iterator[Claim]:
                 "correct_incorrect",
                 f"That the gain of {row.teacher} differs between incorrect and correct rollouts is not shown: {about}.",
             )
+
+
+def _forked(forked: Mapping[str, FindingRow], row: FindingRow, sign: int) -> str:
+    """Whether the difference is there as well without the nodes that both kinds of path share."""
+    after = forked.get(row.teacher)
+    if after is None or math.isnan(after.intervals["gain_difference"].low):
+        return ""
+    value = after.intervals["gain_difference"]
+    holds = _sign(value, after.numbers["p_gain"]) == sign
+    return f" Where their paths have parted it is {gain_text(value)}, {'and holds' if holds else 'which does not show it'}."
 
 
 def _depth(rows: Sequence[FindingRow]) -> Iterator[Claim]:

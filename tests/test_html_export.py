@@ -17,8 +17,9 @@ from opd_tui.export import Selection
 from opd_tui.html_export import write_html
 from opd_tui.markup import data
 from store.errors import StoreError
+from store.writer import create
 from tests.conftest import run_opd
-from tests.synthetic import write_store
+from tests.synthetic import root_attributes, vocabulary, write_store
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -141,6 +142,12 @@ def test_what_is_not_there_is_one_sentence_and_no_file(made: Path, tmp_path: Pat
     with pytest.raises(StoreError, match=re.escape(sentence)):
         write_html(str(made), selection, str(tmp_path / "x.html"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_without_a_rollout_is_one_sentence(tmp_path: Path) -> None:
+    create(tmp_path / "empty.zarr", root_attributes(4), vocabulary(), range(3))
+    with pytest.raises(StoreError, match="There is no rollout to show"):
+        write_html(str(tmp_path / "empty.zarr"), Selection(), str(tmp_path / "x.html"))
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(made: Path, tmp_path: Path) -> None:

@@ -104,6 +104,22 @@ def test_what_a_null_earns_as_well_is_not_the_teachers_knowledge(known: list[Fin
         assert any("moves the student towards success" in text and "hot" in text for text in texts(found, verdict, "early"))
 
 
+@pytest.mark.parametrize(
+    ("after", "p", "words"),
+    [
+        (Interval(0.03, 0.01, 0.05, 24), 0.001, "Where their paths have parted it is +30.0 [+10.0, +50.0], and holds."),
+        (Interval(0.03, -0.01, 0.07, 24), 0.2, "[-10.0, +70.0], which does not show it."),
+        (Interval(-0.03, -0.05, -0.01, 24), 0.001, "[-50.0, -10.0], which does not show it."),
+    ],
+)
+def test_a_difference_between_outcomes_is_said_with_what_is_left_after_the_fork(
+    known: list[Finding], after: Interval, p: float, words: str
+) -> None:
+    found = changed(known, "correct_incorrect", "incorrect-only", "after the fork", gain_difference=after, p_gain=p)
+    said = texts(claims(found, n_done=24, n_planned=24), "supported", "incorrect-only")
+    assert any("is larger on incorrect rollouts" in text and words in text for text in said)
+
+
 def test_limits_are_said_where_they_are_reached(known: list[Finding]) -> None:
     found = claims(known, n_done=20, n_planned=24)
     assert any("20 of 24 questions" in one.text for one in found)
