@@ -45,27 +45,40 @@ def export(
     objective: Annotated[
         list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
     ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="EXPR",
+            help="Only rows that match, such as 'incorrect & align < -0.5 & n > 20' (docs/filtering.md has all names). Of "
+            "questions or rollouts: all of their rows. Names without brackets are about the teacher of the row and the first "
+            "objective. With zarr: questions that have a match under the first teacher.",
+        ),
+    ] = "",
 ) -> None:
     """Write a slice of a store to a file."""
     if format == "zarr":
-        _export_store(path, out, question, teacher, rows_only=bool(rollout or tokens or objective))
+        _export_store(path, out, question, teacher, where, rows_only=bool(rollout or tokens or objective))
         return
     if format in ("parquet", "npz", "png") and out == "-":
         raise typer.BadParameter(f"{format.capitalize()} is no text: name a file with -o.")
     from compute.objectives import parse
     from opd_tui.export import Selection, parse_range, write
+    from opd_tui.expression import ExpressionError
 
     try:
         positions = parse_range(tokens)
         objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
+    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives, where)
     match format:
         case "html" | "svg" | "png":
             _export_page(path, selection, format, out)
             return
-    n = write(path, selection, format, out)
+    try:
+        n = write(path, selection, format, out)
+    except ExpressionError as error:
+        raise typer.BadParameter(f"--where, {error}.") from None
     if out != "-":
         from opd_tui.text import safe
 
@@ -75,6 +88,8 @@ def export(
 def _export_page(path: str, selection: Selection, format: Literal["html", "svg", "png"], out: str) -> None:
     from opd_tui.text import safe
 
+    if selection.where:
+        raise typer.BadParameter("--where chooses rows, and a page or a picture has none: choose with --question and --rollout.")
     if format == "html":
         if selection.positions:
             raise typer.BadParameter("An HTML page holds whole rollouts: choose with --question, --rollout and --teacher.")
@@ -91,7 +106,9 @@ def _export_page(path: str, selection: Selection, format: Literal["html", "svg",
         print(said)
 
 
-def _export_store(path: str, out: str, questions: list[str] | None, teachers: list[str] | None, *, rows_only: bool) -> None:
+def _export_store(
+    path: str, out: str, questions: list[str] | None, teachers: list[str] | None, where: str, *, rows_only: bool
+) -> None:
     if rows_only:
         raise typer.BadParameter(
             "A slice in zarr holds whole questions, whatever they are scored under: choose with --question and --teacher, "
@@ -99,9 +116,28 @@ def _export_store(path: str, out: str, questions: list[str] | None, teachers: li
         )
     if out == "-":
         raise typer.BadParameter("A store does not go to standard output: name a file that ends in .zip, or a folder, with -o.")
+    if where:
+        questions = _matching(path, where, questions)
     from opd_tui.copied import copy_with_progress
 
     print(copy_with_progress([path], out, questions=questions or None, teachers=teachers or None))
+
+
+def _matching(path: str, where: str, questions: list[str] | None) -> list[str]:
+    """Those of the questions that have a match."""
+    import store
+    from opd_tui.expression import ExpressionError
+    from opd_tui.where import matching_questions
+    from store.errors import StoreError
+
+    try:
+        found = matching_questions(store.open(path), where)
+    except ExpressionError as error:
+        raise typer.BadParameter(f"--where, {error}.") from None
+    found = [one for one in found if not questions or one in questions]
+    if not found:
+        raise StoreError("No question matches --where: there is nothing to write.")
+    return found
 
 
 def report(

@@ -144,6 +144,13 @@ def test_what_is_not_there_is_one_sentence_and_no_file(made: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [("--where", "incorrect"), ("--tokens", "1:2")])
+def test_what_chooses_rows_does_not_go_with_a_page(made: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run_opd("export", made, "--format", "html", "-o", tmp_path / "x.html", *words)
+    assert done.returncode == 2 and "choose with --question" in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_store_without_a_rollout_is_one_sentence(tmp_path: Path) -> None:
     create(tmp_path / "empty.zarr", root_attributes(4), vocabulary(), range(3))
     with pytest.raises(StoreError, match="There is no rollout to show"):

@@ -74,26 +74,25 @@ def test_arrays_hold_what_rows_hold_and_no_objects(made: Path, tmp_path: Path) -
     assert done.stdout.startswith(f"{len(expected):,} rows are in")
     with np.load(out, allow_pickle=False) as found:
         arrays = dict(found)
-    assert arrays["objectives"].tolist() == ["jsd(0.3)", "reverse_kl"]
-    start = arrays["child_start"]
-    assert len(start) == len(expected) + 1
-    for at, row in enumerate(expected):
-        for name, kind in ROW.items():
-            _same(arrays[name][at], row.get(name), np.dtype(kind))
-        for name in PER_OBJECTIVE:
-            for o, objective in enumerate(arrays["objectives"].tolist()):
-                _same(arrays[name][at, o], row.get(name, {}).get(objective), arrays[name].dtype)
-        children = row.get("children", [])
-        assert start[at + 1] - start[at] == len(children)
-        for k, child in enumerate(children):
-            for name, kind in CHILD.items():
-                _same(arrays[f"child_{name}"][start[at] + k], child[name], np.dtype(kind))
+    objectives = ["jsd(0.3)", "reverse_kl"]
+    assert arrays["objectives"].tolist() == objectives
+    for name, kind in ROW.items():
+        _same(arrays[name], [row.get(name) for row in expected], kind)
+    for name in PER_OBJECTIVE:
+        for o, objective in enumerate(objectives):
+            _same(arrays[name][:, o], [row.get(name, {}).get(objective) for row in expected], arrays[name].dtype)
+    children = [row.get("children", []) for row in expected]
+    assert np.diff(arrays["child_start"]).tolist() == list(map(len, children))
+    for name, kind in CHILD.items():
+        _same(arrays[f"child_{name}"], [child[name] for of in children for child in of], kind)
 
 
-def _same(found: np.generic, expected: object, kind: np.dtype[np.generic]) -> None:
-    if expected is None:
-        assert np.isnan(found) if kind.kind == "f" else found.item() in (-1, False, "")  # type: ignore[call-overload]
-    elif kind.kind == "U":
-        assert found.item() == str(expected).rstrip("\0"), "numpy drops NULs at the end of a text, and only those"
-    else:
-        assert found.item() == (float(np.dtype(kind).type(expected)) if kind.kind == "f" else expected)  # type: ignore[arg-type]
+def _same(found: np.ndarray, expected: list[object], kind: object) -> None:
+    kind = np.dtype(kind)  # type: ignore[call-overload]
+    nothing = {"f": np.nan, "i": -1, "b": False, "U": ""}[kind.kind]
+    values = [nothing if one is None else one for one in expected]
+    assert found.dtype.kind == kind.kind and (kind.kind == "U" or found.dtype == kind)
+    if kind.kind == "f":
+        np.testing.assert_array_equal(found, np.array(values, kind))
+    else:  # numpy drops NULs at the end of a text, and only those
+        assert found.tolist() == [one.rstrip("\0") if isinstance(one, str) else one for one in values]

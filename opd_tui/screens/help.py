@@ -22,12 +22,33 @@ KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ("tab  shift+tab", "next, previous pane; L opens or closes the lists"),
         ("enter", "open a row; on a child of a node: read its completions"),
     )),
+    ("find", (
+        ("/", "filter: an expression, or a text after a quote"),
+        ("f  F", "next, previous match; esc ends the filter"),
+        (":", "go to QUESTION/ROLLOUT/TOKEN, or a part"),
+    )),
     ("colour", (
         ("m  M", "next, previous metric"),
         ("t  T", "next, previous teacher"),
         ("1 … 9", "objective"),
         ("u", "marks under the tokens"),
         ("v", "glyphs for whitespace"),
+    )),
+    ("compare", (
+        ("c", "beside the nearest rollout of opposite outcome"),
+        ("tab", "there: the other side"),
+        ("r  R   e  E", "next, previous rollout on the right; on the left"),
+        ("o", "the nearest of opposite outcome again"),
+        ("L", "sides move by token, by node, or freely"),
+        ("f", "both to the fork"),
+        ("enter   esc", "open this place in Browse; go back"),
+    )),
+    ("charts", (
+        ("g", "the whole study on plots"),
+        ("g  G   tab   ← →", "there: next, previous chart"),
+        ("↑ ↓", "along the marks"),
+        ("enter", "the nodes behind a mark; on a node: its tokens"),
+        ("esc", "from nodes to marks, from marks to Browse"),
     )),
     ("read", (
         ("p", "both prompts and the reference answer"),

@@ -118,8 +118,9 @@ class Track(Lines):
     class Pointed(Message):
         """A token was pointed at."""
 
-        def __init__(self, token: int) -> None:
+        def __init__(self, track: Track, token: int) -> None:
             super().__init__()
+            self.track = track
             self.token = token
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -195,7 +196,7 @@ class Track(Lines):
         offset = event.get_content_offset(self)
         n = len(self._colouring.values) if self._colouring else 0
         if offset is not None and n:
-            self.post_message(self.Pointed(min(max((offset.x - 1) * n // self._room, 0), n - 1)))
+            self.post_message(self.Pointed(self, min(max((offset.x - 1) * n // self._room, 0), n - 1)))
 
 
 class TeacherStrip(Panel, can_focus=True):

@@ -138,7 +138,7 @@ class TokenView(Lines, can_focus=True):
         """To a token, counted from the end where negative."""
         self.move(token % self.n_tokens if self.n_tokens else 0)
 
-    def move(self, token: int) -> None:
+    def move(self, token: int, *, tell: bool = True) -> None:
         """Put the cursor on `token`, as nearly as there is one."""
         token = min(max(token, 0), max(self.n_tokens - 1, 0))
         if token == self.cursor or not self.n_tokens:
@@ -147,7 +147,8 @@ class TokenView(Lines, can_focus=True):
         self._redraw_token(before)
         self._redraw_token(token)
         self._reveal_cursor()
-        self._follow(token)
+        if tell:
+            self._follow(token)
 
     def _redraw_token(self, token: int) -> None:
         top = self._top - self.scroll_offset.y
