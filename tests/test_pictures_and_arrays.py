@@ -82,6 +82,12 @@ def test_arrays_hold_what_rows_hold_and_no_objects(made: Path, tmp_path: Path) -
         for o, objective in enumerate(objectives):
             _same(arrays[name][:, o], [row.get(name, {}).get(objective) for row in expected], arrays[name].dtype)
     children = [row.get("children", []) for row in expected]
+    raw, start = arrays["text_utf8"].tobytes(), arrays["text_start"].tolist()
+    pieces = [raw[a:b].decode() for a, b in zip(start, start[1:], strict=False)]
+    texts = dict(zip(arrays["text_token_id"].tolist(), pieces, strict=True))
+    rows_and_children = [*expected, *(child for of in children for child in of)]
+    assert texts == {one["token_id"]: one["token"] for one in rows_and_children if one["token"] is not None}
+    assert max(map(len, pieces)) > 100_000 and sum(array.nbytes for array in arrays.values()) < 3e6, "one long token costs once"
     assert np.diff(arrays["child_start"]).tolist() == list(map(len, children))
     for name, kind in CHILD.items():
         _same(arrays[f"child_{name}"], [child[name] for of in children for child in of], kind)
