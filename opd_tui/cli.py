@@ -207,8 +207,17 @@ def browse(
     at: Annotated[str | None, typer.Option(metavar="QUESTION/ROLLOUT/TOKEN", help="Open there.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher to look through.")] = None,
     metric: Annotated[str | None, typer.Option(help="What colours the tokens.")] = None,
+    web: Annotated[bool, typer.Option("--web", help="In a browser of this machine: prints the address to open.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: serve here; 0 for any port that is free.")] = 0,
 ) -> None:
     """Open the explorer on a store."""
+    if web:
+        from opd_tui.web import serve
+
+        serve(path, port=port, at=at, teacher=teacher, metric=metric)
+        return
+    if port:
+        raise typer.BadParameter("--port goes with --web.")
     _browse(path, at, teacher, metric)
 
 

@@ -32,7 +32,7 @@ from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
 from store.tables import Nodes, Rollout
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", "npz"]
 Row = dict[str, Any]
 
 
@@ -133,8 +133,8 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
     names = _objectives(opened, selection)
     parse_where(opened, selection.where, names)  # before a file is begun
     if out == "-":
-        if format == "parquet":
-            raise StoreError("Parquet is no text: name a file to write to.")
+        if format in ("parquet", "npz"):
+            raise StoreError(f"{format} is no text: name a file to write to.")
         return _write(found, format, names, sys.stdout, _on_screen if sys.stdout.isatty() else str)
     target = Path(out)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
@@ -142,6 +142,10 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
         if format == "parquet":
             about = {"study_hash": opened.attributes.study_hash, "student": opened.attributes.student}
             n = write_parquet(found, names, unfinished, about)
+        elif format == "npz":
+            from opd_tui.npz import write_npz
+
+            n = write_npz(found, names, unfinished)
         else:
             with unfinished.open("w", encoding="utf-8", newline="") as file:
                 n = _write(found, format, names, file, str)

@@ -19,8 +19,9 @@ from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.findings.shape import ADDED_LATER
 from compute.objectives import parse
 from compute.statistics import Interval
-from opd_tui.text import cells, safe
+from opd_tui.text import Safe, cells, safe
 from store.errors import StoreError
+from store.reader import Store
 
 SCHEMA = "opd-tui/report/1"
 
@@ -99,11 +100,7 @@ def print_report(
     Raises `StoreError` where the store cannot be read or keeps less than an objective takes.
     """
     opened = store.open(path)
-    names = tuple(str(parse(name)) for name in objectives) or opened.attributes.objectives
-    try:
-        found = all_findings(opened, objectives=names, support=support, estimator=estimator)
-    except ValueError as error:  # an objective or estimator that asks for more than this store keeps
-        raise StoreError(str(error)) from None
+    names, found = found_in(opened, objectives=objectives, support=support, estimator=estimator)
     if as_json:
         head = {
             "schema": SCHEMA,
@@ -139,6 +136,17 @@ def print_report(
     console.print(Text(_LEGEND, "dim"))
 
 
+def found_in(
+    opened: Store, *, objectives: Sequence[str], support: Support, estimator: Estimator
+) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """The objectives, which are the study's unless others are named, and all findings under them. Raises `StoreError`."""
+    names = tuple(str(parse(name)) for name in objectives) or opened.attributes.objectives
+    try:
+        return names, all_findings(opened, objectives=names, support=support, estimator=estimator)
+    except ValueError as error:  # an objective or estimator that asks for more than this store keeps
+        raise StoreError(str(error)) from None
+
+
 _ADDED = ADDED_LATER.partition(":")[0]
 _LEGEND = (
     "95 % intervals over n questions, none below six. Believe gain before alignment: noise moves the mean cosine, and not the "
@@ -165,22 +173,9 @@ def _n_questions(row: FindingRow) -> int:
 
 def table(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width: int) -> Table:
     """The rows, with their numbers of questions where they are `counted`. Teachers' names get the room that numbers leave."""
-    columns = [
-        one
-        for one in _COLUMNS.get(finding.name, _DEFAULT)
-        if (width >= BROAD or not one.broad) and any(one.key in row.intervals or one.key in row.numbers for row in rows)
-    ]
+    titles, lines = lines_of(finding, rows, counted=counted, broad=width >= BROAD)
     named = any(row.teacher for row in rows)
-    grouped = any(row.group and row.group != FLIPPED for row in rows)
-    titles = [*([""] if grouped else []), *(column.title for column in columns), *(["n"] if counted else [])]
-    lines = [
-        [
-            *([safe(row.group)] if grouped else []),
-            *(_cell(row, column) for column in columns),
-            *([str(_n_questions(row))] if counted else []),
-        ]
-        for row in rows
-    ]
+    grouped = _grouped(rows)
     taken = sum(max(map(cells, column)) + 1 for column in zip(titles, *lines, strict=True))
     table = Table(header_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     if named:
@@ -189,9 +184,38 @@ def table(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width:
     for place, title in enumerate(titles):
         table.add_column(title, justify="left" if grouped and place == 0 else "right", no_wrap=True, overflow="ellipsis")
     for row, line in zip(rows, lines, strict=True):
-        name = [safe(f"flipped {row.teacher}" if row.group == FLIPPED else row.teacher)] if named else []
+        name = [name_of(row)] if named else []
         table.add_row(*map(Text, [*name, *line]), style="dim" if row.null else "")
     return table
+
+
+def lines_of(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, broad: bool) -> tuple[list[str], list[list[Safe]]]:
+    """Titles and cells of the rows, without the teachers' names; with the columns for `broad` terminals or without."""
+    columns = [
+        one
+        for one in _COLUMNS.get(finding.name, _DEFAULT)
+        if (broad or not one.broad) and any(one.key in row.intervals or one.key in row.numbers for row in rows)
+    ]
+    grouped = _grouped(rows)
+    titles = [*([""] if grouped else []), *(column.title for column in columns), *(["n"] if counted else [])]
+    lines = [
+        [
+            *([safe(row.group)] if grouped else []),
+            *(safe(_cell(row, column)) for column in columns),
+            *([safe(str(_n_questions(row)))] if counted else []),
+        ]
+        for row in rows
+    ]
+    return titles, lines
+
+
+def _grouped(rows: Sequence[FindingRow]) -> bool:
+    return any(row.group and row.group != FLIPPED for row in rows)
+
+
+def name_of(row: FindingRow) -> Safe:
+    """The teacher of a row, as it is shown."""
+    return safe(f"flipped {row.teacher}" if row.group == FLIPPED else row.teacher)
 
 
 def _cell(row: FindingRow, column: Column) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from opd_tui.export import Selection
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
 
@@ -20,15 +23,16 @@ def export(
     path: StorePath,
     out: Annotated[
         str,
-        typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv)."),
+        typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv, html, svg)."),
     ],
     format: Annotated[
-        Literal["jsonl", "csv", "parquet", "zarr"],
+        Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"],
         typer.Option(
             "--format",
-            help="jsonl, csv, parquet: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
-            "front. parquet: columns with types, for pandas, polars and DuckDB. zarr: the chosen questions as a store of "
-            "their own, one file where FILE ends in .zip; `opd-tui browse` opens it.",
+            help="jsonl, csv, parquet, npz: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
+            "front. parquet: columns with types, for pandas, polars and DuckDB. npz: arrays by name. zarr: the chosen questions "
+            "as a store of their own, one file where FILE ends in .zip; `opd-tui browse` opens it. html: coloured rollouts for "
+            "any browser. svg, png: the explorer's screen at a place.",
         ),
     ] = "jsonl",
     question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
@@ -55,8 +59,8 @@ def export(
     if format == "zarr":
         _export_store(path, out, question, teacher, where, rows_only=bool(rollout or tokens or objective))
         return
-    if format == "parquet" and out == "-":
-        raise typer.BadParameter("Parquet is no text: name a file with -o.")
+    if format in ("parquet", "npz", "png") and out == "-":
+        raise typer.BadParameter(f"{format.capitalize()} is no text: name a file with -o.")
     from compute.objectives import parse
     from opd_tui.export import Selection, parse_range, write
     from opd_tui.expression import ExpressionError
@@ -67,6 +71,10 @@ def export(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives, where)
+    match format:
+        case "html" | "svg" | "png":
+            _export_page(path, selection, format, out)
+            return
     try:
         n = write(path, selection, format, out)
     except ExpressionError as error:
@@ -75,6 +83,27 @@ def export(
         from opd_tui.text import safe
 
         print(f"{n:,} rows are in {safe(out)}.")
+
+
+def _export_page(path: str, selection: Selection, format: Literal["html", "svg", "png"], out: str) -> None:
+    from opd_tui.text import safe
+
+    if selection.where:
+        raise typer.BadParameter("--where chooses rows, and a page or a picture has none: choose with --question and --rollout.")
+    if format == "html":
+        if selection.positions:
+            raise typer.BadParameter("An HTML page holds whole rollouts: choose with --question, --rollout and --teacher.")
+        from opd_tui.html_export import write_html
+
+        n = write_html(path, selection, out)
+        said = f"{n:,} rollout{'s are' if n != 1 else ' is'} in {safe(out)}."
+    else:
+        from opd_tui.picture import write_picture
+
+        write_picture(path, selection, format, out)
+        said = f"The picture is in {safe(out)}."
+    if out != "-":
+        print(said)
 
 
 def _export_store(
@@ -124,15 +153,31 @@ def report(
         typer.Option(help="How p_succ is estimated; the others take a study whose allocation was uniform, and plain is biased."),
     ] = "backup",
     json: Annotated[bool, typer.Option("--json", help="One JSON object with every number.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="Write it to FILE.html, with plots, or to FILE.md, and say what follows."
+        ),
+    ] = None,
 ) -> None:
     """Say what a study found, with intervals: teachers, outcomes, depth, difficulty, selection."""
+    if json and out:
+        raise typer.BadParameter("Ask for --json or for a file with -o, not for both.")
     from compute.objectives import parse
-    from opd_tui.report import print_report
 
     try:
         objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if out:
+        from opd_tui.report_document import write_report
+        from opd_tui.text import safe
+
+        write_report(path, out, objectives=objectives, support=support, estimator=estimator)
+        print(f"The report is in {safe(out)}.")
+        return
+    from opd_tui.report import print_report
+
     print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
 
 

@@ -53,6 +53,14 @@ def test_the_wheel_holds_what_it_must(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("opd_tui/py.typed", "compute/py.typed", "store/py.typed", "opd_tui/app.tcss"):
         assert name in names
+    for name in (
+        "web_page/index.html",
+        "web_page/page.js",
+        "html_page/rollout.js",
+        "html_page/rollout.css",
+        "html_page/report.css",
+    ):
+        assert f"opd_tui/{name}" in names
     for model in ("student", "teacher"):
         assert f"opd_tui/_examples/chain_sums/{model}/model.safetensors" in names
     assert any(name.startswith("opd_tui/_examples/chain_sums/chain_sums.zarr/student/p-") for name in names)
