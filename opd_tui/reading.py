@@ -19,6 +19,7 @@ from opd_tui.place import first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from opd_tui.thrift import share_arenas, trim
+from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
 from store.tables import Nodes, TeacherInfo
@@ -44,6 +45,7 @@ class Library:
 
     def __init__(self, path: str) -> None:
         share_arenas()
+        self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)
         self._title = safe(os.path.basename(os.path.normpath(path)) or path)
         self._pages: OrderedDict[tuple[str, int], RolloutPage] = OrderedDict()
@@ -70,15 +72,38 @@ class Library:
             title=self._title,
             student=safe(os.path.basename(attributes.student.rstrip("/")) or attributes.student),
             teachers=tuple(_teacher(info, self._store.judged(info.id)[1] > 0) for info in self._store.teachers),
-            objectives=tuple(safe(name) for name in attributes.objectives),
+            objectives=tuple(safe(name) for name in self._objectives(self.view)),
             n_planned=len(attributes.question_ids),
             questions=self._questions,
         )
 
-    @property
-    def _whole(self) -> bool:
+    def _objectives(self, view: View) -> tuple[str, ...]:
+        """The study's, and the view's own after them."""
         names = self._store.attributes.objectives
-        return takes_whole(names, names)
+        return (*names, *(name for name in view.objectives if name not in names))
+
+    def _takes_whole(self, view: View) -> bool:
+        return takes_whole(self._objectives(view), self._store.attributes.objectives)
+
+    def look(self, view: View, question_id: str | None) -> Catalogue:
+        """Score everything under `view` from now on. Raises StoreError, and leaves all as it was, where the store cannot.
+
+        What it takes is tried on the nodes of a question.
+        """
+        if question_id is not None:
+            nodes = self._store.nodes(question_id, whole=self._takes_whole(view))
+            self._score(nodes, view)
+        self.view = view
+        self._pages.clear()
+        self._scored.clear()
+        return self.catalogue()
+
+    def _score(self, nodes: Nodes, view: View) -> Scores:
+        attributes = self._store.attributes
+        try:
+            return score(nodes, n_sig=attributes.n_sig, support=view.support, objectives=self._objectives(view))
+        except ValueError as error:  # an objective that asks for more than this store keeps
+            raise StoreError(str(error)) from None
 
     def overviews(self) -> Iterator[Overview]:
         """The whole study, scored part by part: what there is so far every few seconds, and at last all of it.
@@ -87,25 +112,25 @@ class Library:
         """
         from opd_tui.overview import Overview, prior_of, sampling, score_part
 
-        opened, told = self._store, monotonic()
-        n_sig, objectives = opened.attributes.n_sig, opened.attributes.objectives
+        opened, told, view = self._store, monotonic(), self.view  # another one may come meanwhile
+        n_sig, objectives = opened.attributes.n_sig, self._objectives(view)
         teachers = tuple(one.id for one in opened.teachers)
-        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        wanted = [(name, state, teachers, view) for name, state in opened.part_states().items()]
         every = sampling(opened.counts().n_nodes)
         known, self._scored_parts = self._scored_parts, {}
         for n_done, key in enumerate(wanted, 1):
             part = known.get(key)
             if part is None:
-                nodes, paths = opened.study_nodes(teachers, whole=self._whole, parts=[key[0]])
-                part = score_part(nodes, paths, n_sig, every)
+                nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
+                part = score_part(nodes, paths, n_sig, every, view.support, objectives)
                 del nodes, paths
                 trim()
             self._scored_parts[key] = part
             if monotonic() - told >= TELL_EVERY and n_done < len(wanted):
                 told = monotonic()
-                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted))
+                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted), view=view)
         parts = list(self._scored_parts.values())
-        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig))
+        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig, view.support, objectives), view=view)
 
     # pages
 
@@ -136,9 +161,9 @@ class Library:
             nodes, scores = _keep(self._scored, question_id, self._scored[question_id])
             rollout, question = self._store.rollout(question_id, index), self._store.question(question_id)
         else:
-            page = self._store.page(question_id, index, whole=self._whole)
+            page = self._store.page(question_id, index, whole=self._takes_whole(self.view))
             nodes, rollout, question = page.nodes, page.rollout, page.question
-            scores = score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
+            scores = self._score(nodes, self.view)
             _keep(self._scored, question_id, (nodes, scores))
         ids = rollout.token_id_T.tolist()
         vocab = self._store.vocab
@@ -154,7 +179,8 @@ class Library:
             nodes=nodes,
             scores=scores,
             n_sig=self._store.attributes.n_sig,
-            objectives=tuple(safe(name) for name in nodes.objectives),
+            objectives=tuple(safe(name) for name in scores.objectives),
+            teachers=tuple(safe(name) for name in scores.teachers),
             label=self._label,
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
@@ -207,4 +233,5 @@ def _labels(bytes_of: Callable[[int], bytes]) -> Callable[[int], Safe]:
 
 
 def _teacher(info: TeacherInfo, late: bool) -> TeacherFacts:
-    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late)
+    kind = f"{info.kind}: {info.context}" if info.context else info.kind
+    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late, safe(kind))

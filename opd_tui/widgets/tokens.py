@@ -14,7 +14,7 @@ from textual.geometry import Region, Size
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.layout import Layout, Line, Piece, layout
-from opd_tui.palette import Palette, marks
+from opd_tui.palette import Palette, marks, number
 from opd_tui.text import Kind, Run, Safe, fold
 from opd_tui.widgets.lines import Lines, Spans, ink, span
 
@@ -205,6 +205,8 @@ class TokenView(Lines, can_focus=True):
         if piece.first <= self.cursor <= piece.last:
             return ink(colours.cursor_text, colours.cursor, bold=True)
         step, token = self._step(piece)
+        if step is not None and self._colouring.scale.names:
+            return self.palette.category(step)
         if step is not None:
             return self.palette.value(step, self._colouring.scale.diverging, token in self._colouring.uncertain)
         if piece.kind is Kind.ESCAPE:
@@ -219,7 +221,10 @@ class TokenView(Lines, can_focus=True):
         diverging, uncertain = self._colouring.scale.diverging, self._colouring.uncertain
         for (step, token), pieces in groupby(line.pieces, self._step):
             width = sum(piece.width for piece in pieces)
-            text = "?".ljust(width) if step is not None and token in uncertain else marks(step, diverging, width)
+            if step is not None and self._colouring.scale.names:
+                text = number(step).ljust(width)
+            else:
+                text = "?".ljust(width) if step is not None and token in uncertain else marks(step, diverging, width)
             spans.append(span(text, ink(self.palette.ink.text)))
         return spans
 

@@ -347,10 +347,10 @@ async def test_a_rollout_without_nodes_says_so(empty_store: Path) -> None:
     from store.writer import publish
 
     publish(empty_store, "p-1", question_record(1, n_rollouts=6))
-    async with browsing(empty_store, wish=Wish("q001/5")) as (pilot, screen):
+    async with browsing(empty_store, wish=Wish("q001/5", None, BY_KEY["advantage"])) as (pilot, screen):
         assert screen.session.page is not None and not screen.session.page.node_positions
         assert "it has no nodes" in picture(pilot)
-        await press(pilot, screen, "m", "m", "m", "]", "n", "w", "tab", "down", "enter")
+        await press(pilot, screen, "m", "]", "n", "w", "tab", "down", "enter")
         assert isfinite(screen.session.colouring.values[screen.session.token])
 
 
