@@ -91,6 +91,8 @@ class Catalogue(Struct, frozen=True, eq=False):
     objectives: tuple[Safe, ...]
     n_planned: int
     questions: Questions
+    spellings: tuple[str, ...] = ()  #: of the objectives, as stored; never drawn
+    study_hash: str = ""
 
     @property
     def complete(self) -> bool:

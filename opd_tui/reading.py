@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -15,7 +16,7 @@ from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
-from opd_tui.place import first_place
+from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from opd_tui.thrift import share_arenas, trim
@@ -25,6 +26,10 @@ from store.schema import REST_TOKEN, FinishReason
 from store.tables import Nodes, TeacherInfo
 
 if TYPE_CHECKING:
+    from compute.posterior import Prior
+    from opd_tui.copying import Copying
+    from opd_tui.exporting import Order
+    from opd_tui.loader import Exporting
     from opd_tui.overview import Overview, PartOverview
 
 Key = TypeVar("Key")
@@ -45,6 +50,7 @@ class Library:
 
     def __init__(self, path: str) -> None:
         share_arenas()
+        self._path = path
         self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)
         self._title = safe(os.path.basename(os.path.normpath(path)) or path)
@@ -75,6 +81,8 @@ class Library:
             objectives=tuple(safe(name) for name in self._objectives(self.view)),
             n_planned=len(attributes.question_ids),
             questions=self._questions,
+            spellings=self._objectives(self.view),
+            study_hash=attributes.study_hash,
         )
 
     def _objectives(self, view: View) -> tuple[str, ...]:
@@ -184,6 +192,27 @@ class Library:
             label=self._label,
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
+
+    # what leaves the explorer
+
+    def copied(self, what: Copying, place: Place, teacher: str, prior: Prior | None) -> tuple[str, str, str]:
+        """What it is, the text, and the name of a file for it: a token's bytes as text, or its row of an export."""
+        from opd_tui.export import one_row
+
+        assert place.rollout is not None and place.token is not None
+        page = self.rollout(place.question_id, place.rollout)
+        if what == "text":
+            text = self._store.vocab.bytes_of(int(page.rollout.token_id_T[place.token])).decode("utf-8", "replace")
+            return "the token's text", text, "token.txt"
+        row = one_row(self._store, page.rollout, page.nodes, page.scores, prior, place.token, teacher)
+        is_node = "node with its token" if "children" in row else "token"
+        return f"the {is_node} as JSON", json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", "token.json"
+
+    def export(self, order: Order, tell: Callable[[int, int], None]) -> Exporting:
+        """Write rows to a file, and say so. Raises StoreError."""
+        from opd_tui.exporting import carry_out
+
+        return carry_out(self._path, order, tell)
 
     # texts
 

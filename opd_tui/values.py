@@ -103,21 +103,23 @@ def _of_tokens(rollout: Rollout, key: str, teacher: int) -> Array | None:
 def _of_nodes(page: RolloutPage, key: str, teacher: int, objective: int, second: int | None, sure: Sure) -> Array:
     """Metrics that only nodes have: [N]."""
     scores = page.scores
+    alignment_ON: Array = scores.alignment_MON[teacher]
+    gain_ON: Array = scores.gain_MON[teacher]
     match key:
         case "alignment":
-            return scores.alignment_MON[teacher, objective]
+            return np.asarray(alignment_ON[objective])
         case "gain":
-            return scores.gain_MON[teacher, objective]
+            return np.asarray(gain_ON[objective])
         case "p-positive":
             return sure.p_positive_N
         case "reliability":
             return sure.reliability_N
         case "alignment-difference" if second is not None:
-            return scores.alignment_MON[teacher, objective] - scores.alignment_MON[second, objective]
+            return np.asarray(alignment_ON[objective] - scores.alignment_MON[second, objective])
         case "best-teacher":
             return best_teacher(scores, objective)
         case "advantage":
-            return scores.advantage_MN[teacher]
+            return np.asarray(scores.advantage_MN[teacher])
         case "p-succ":
             return _taken_success(page)
         case _:

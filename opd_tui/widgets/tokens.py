@@ -47,6 +47,7 @@ class TokenView(Lines, can_focus=True):
         self._column: int | None = None  #: where moves by line began, so that they come back to it
         self.marks = False
         self.whitespace = True
+        self._flags: frozenset[int] = frozenset()  #: tokens with a bookmark
         self._runs: Sequence[Run] = ()
         self._layout: Layout = layout((), 80)
         self._asked: Sequence[Safe] = ()
@@ -73,6 +74,12 @@ class TokenView(Lines, can_focus=True):
         """Colour the same tokens by something else."""
         self._set_colouring(colouring)
         self.redraw_changed()
+
+    def flag(self, tokens: frozenset[int]) -> None:
+        """These have a bookmark: a sign stands beside their lines."""
+        if tokens != self._flags:
+            self._flags = tokens
+            self.redraw_changed()
 
     def set_marks(self, on: bool) -> None:
         """Marks under the tokens, or not."""
@@ -188,7 +195,9 @@ class TokenView(Lines, can_focus=True):
         return self._mark_spans(line) if is_marks else self._token_spans(line)
 
     def _token_spans(self, line: Line) -> Spans:
-        spans = [span(f"{line.first:>{GUTTER - 1}} ", ink(self.palette.ink.faint))]
+        spans = [span(f"{line.first:>{GUTTER - 1}}", ink(self.palette.ink.faint)), span(" ")]
+        if any(line.first <= token <= line.pieces[-1].last for token in self._flags):
+            spans[-1] = span("◆", ink(self.palette.ink.accent))
         for piece in line.pieces:
             text = piece.text
             if piece.kind in (Kind.SPACE, Kind.NEWLINE) and not self.whitespace:

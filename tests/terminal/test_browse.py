@@ -203,7 +203,7 @@ async def test_prompts_are_read(calm_store: Path) -> None:
 async def test_help_lists_the_keys(calm_store: Path, size: tuple[int, int]) -> None:
     async with browsing(calm_store, size) as (pilot, screen):
         await pilot.press("question_mark")
-        await until(pilot, lambda: "next, previous node" in picture(pilot))
+        await until(pilot, lambda: "next node" in picture(pilot))
         on_top = pilot.app.screen
         assert isinstance(on_top, Help)
         await pilot.press("q")
