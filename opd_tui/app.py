@@ -7,9 +7,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
+from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
@@ -102,23 +104,26 @@ class OpdTui(App[None]):
             return ThriftyDriver
         return chosen
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """What the terminal shows is not known any more; and it may be too small, or not any more."""
-        self._mind_size()
+        self._forget_terminal()
+        self._mind_size(event.size)
+
+    def _forget_terminal(self) -> None:
         forget = getattr(getattr(self._driver, "wire", None), "forget", None)
         if forget is not None:
             forget()
 
-    def _mind_size(self) -> None:
-        small = next((screen for screen in self.screen_stack if isinstance(screen, TooSmall)), None)
-        if is_too_small(self.size) and small is None:
+    def _mind_size(self, size: Size) -> None:
+        """A sentence instead of panes that would only be in each other's way."""
+        if is_too_small(size) and not isinstance(self.screen, TooSmall):
             self.push_screen(TooSmall())
-        elif not is_too_small(self.size) and isinstance(self.screen, TooSmall):
+        elif not is_too_small(size) and isinstance(self.screen, TooSmall):
             self.pop_screen()
 
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""
-        self.on_resize()
+        self._forget_terminal()
         self.refresh(repaint=True, layout=True)
 
     def _deliver(self, answer: Answer) -> None:
@@ -176,7 +181,7 @@ class OpdTui(App[None]):
                     if isinstance(self.screen, TooSmall):
                         self.pop_screen()
                     await self.push_screen(self._browse)
-                    self._mind_size()
+                    self._mind_size(self.size)
                 self._browse.receive(answer)
                 if self._browse.shows_something:
                     self._quiet.close()

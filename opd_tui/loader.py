@@ -224,7 +224,7 @@ class Loader:
 
             kept = recall(self.path, catalogue.study_hash)
         if kept is not None and kept.view != library.view:
-            with suppress(StoreError, ValueError):
+            with suppress(StoreError):
                 catalogue = library.look(kept.view, kept.question if kept.question in catalogue.questions.ids else None)
         return Opened(catalogue, kept, library.view)
 

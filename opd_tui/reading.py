@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import store
+from compute.objectives import parse
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
@@ -98,6 +99,10 @@ class Library:
 
         What it takes is tried on the nodes of a question.
         """
+        try:
+            view = View(tuple(str(parse(name)) for name in view.objectives), view.support)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
         if question_id is not None:
             nodes = self._store.nodes(question_id, whole=self._takes_whole(view))
             self._score(nodes, view)

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from opd_tui.palette import Palette
-from opd_tui.text import Safe
+from opd_tui.text import Safe, fold
 from opd_tui.widgets.lines import Panel, ink, span
 from opd_tui.widgets.rows import RowList
 
@@ -47,8 +47,9 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
     def say(self, sentence: str) -> None:
         """What stands below the rows: a sentence of ours or safe text, or which keys there are."""
         colours = self.palette.ink
+        style = ink(colours.bad if sentence else colours.dim, bold=bool(sentence))
         self.line.show(
-            [[span(f" {Safe(sentence or self.hint)}", ink(colours.bad if sentence else colours.dim, bold=bool(sentence)))]]
+            [[span(f" {line}", style)] for line in fold(Safe(sentence or self.hint), self.line.scrollable_size.width - 2)]
         )
 
     def action_leave(self) -> None:

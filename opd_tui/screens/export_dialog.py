@@ -104,11 +104,13 @@ class ExportDialog(Dialog[None]):
         order = self.order
         if self._writing:
             self.say("one file at a time: this one is being written")
+        elif not order.n_rows:
+            self.say("there is nothing to write: the list is empty")
         elif not self._field.value.strip() or os.path.isdir(order.out):
             self.say("name a file to write to")
         elif os.path.exists(order.out) and self._replacing != order.out:
             self._replacing = order.out
-            self.say(f"{safe(order.out)} is there already: enter once more replaces it")
+            self.say(f"a file is there already, enter once more replaces it: {safe(order.out)}")
         else:
             self._writing = True
             self._export(order)

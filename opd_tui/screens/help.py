@@ -32,7 +32,8 @@ legend and in the node pane.
 A node is a position where completions were launched for several tokens that might have come; › marks the one that \
 did. P and T are its probability under student and teacher, p_succ the share of completions that end correct, n how \
 many count. |S| children have enough of them, SR is the range of their p_succ, V the student's success from here, \
-Adv what the teacher's choice among them would add. P(+) is P(alignment > 0), rel the reliability of the gradient.
+Adv what the teacher's choice among them would add. P(+) is P(alignment > 0), rel the reliability \
+of the gradient, ΔH the teacher's entropy minus the student's.
 
 Alignment is the cosine of the teacher's update with the gradient of success: a diagnostic of one position, not a \
 forecast of a training run. The support (S) says how tokens that are no kept children take part: sliced, renormalised or \
@@ -64,13 +65,12 @@ def sections(screen: DOMNode, panes: Iterable[DOMNode]) -> list[Section]:
 
 
 def _own_bindings(node: DOMNode) -> list[Binding]:
-    """Bindings that our own classes declare, the base classes' first; of a key the one that holds."""
+    """Bindings that our own classes declare; of a key the one that holds, which is that of the most special class."""
     holds: dict[str, Binding] = {}
-    for kind in reversed(type(node).__mro__):
+    for kind in type(node).__mro__:
         if kind.__module__.startswith("opd_tui."):
             for one in Binding.make_bindings(vars(kind).get("BINDINGS", ())):
-                holds.pop(one.key, None)
-                holds[one.key] = one
+                holds.setdefault(one.key, one)
     return list(holds.values())
 
 

@@ -47,7 +47,7 @@ class TeacherRows(RowList):
     def on_resize(self) -> None:
         """Leave out what there is no room for."""
         self.columns = self._columns(self.scrollable_size.width >= WIDE)
-        super().on_resize()
+        self.refresh()
 
     def cells(self, row: int) -> Sequence[Cell]:
         """Name, kind and description; alignment and gain with intervals; correct and incorrect."""

@@ -86,11 +86,11 @@ class NodeLines:
             found += [span(f" {name} ", self.dim), span(plain(value), self.text)]
         return found
 
-    def _overlap(self, facts: TokenFacts) -> list[Segment]:
+    def _overlap(self, facts: TokenFacts, *, short: bool = False) -> list[Segment]:
         difference = signed(facts.teacher_entropy - facts.entropy)
         return [
-            *(span(" top-K overlap ", self.dim), span(prob(facts.overlap), self.text)),
-            *(span("  entropy T − P ", self.dim), span(difference, self.text)),
+            *(span("  overlap " if short else " top-K overlap ", self.dim), span(prob(facts.overlap), self.text)),
+            *(span("  ΔH " if short else "  entropy T − P ", self.dim), span(difference, self.text)),
         ]
 
     def _tops(self, facts: TokenFacts) -> list[Spans]:
@@ -121,7 +121,7 @@ class NodeLines:
     def node(self, facts: NodeFacts, token: TokenFacts, objective: int, child: int | None) -> list[Spans]:
         """A node: how it was measured, what every objective is worth, its children and both gradients."""
         lines: list[Spans] = (
-            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts)]]
+            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts), *self._sureness(facts)]]
             if self.broad
             else [self.token(token), self._measured(facts)]
         )
@@ -134,8 +134,8 @@ class NodeLines:
             self.first_child = len(lines) + 1
             return [*lines, *self._children_broad(facts, objective, child)]
         divergence = [span(" log T/P ", self.dim), span(signed(token.teacher_logprob - token.logprob), self.text)]
-        more = [*divergence, *self._divergences(token)[:2]] if not isfinite(facts.reliability) else divergence
-        lines += [[*self._number(facts), *more], []]
+        lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]]]
+        lines += [[*self._sureness(facts), *self._overlap(token, short=True)], []]
         lines += self._objectives(facts.objectives, objective)
         self.first_child = len(lines) + 2
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
@@ -150,10 +150,12 @@ class NodeLines:
         return [part for name, value in values for part in (span(f" {name}", self.dim), span(value, self.strong), span(" "))]
 
     def _number(self, facts: NodeFacts) -> list[Segment]:
+        return [span(f" node {facts.number}/{facts.n_nodes} ", self.dim)]
+
+    def _sureness(self, facts: NodeFacts) -> list[Segment]:
         return [
-            span(f" node {facts.number}/{facts.n_nodes} ", self.dim),
-            *([span(" P(+) ", self.dim), span(prob(facts.p_positive), self.strong)] if isfinite(facts.p_positive) else []),
-            *([span(" rel ", self.dim), span(prob(facts.reliability), self.strong)] if isfinite(facts.reliability) else []),
+            *(span(" P(+) ", self.dim), span(prob(facts.p_positive), self.strong)),
+            *(span("  rel ", self.dim), span(prob(facts.reliability), self.strong)),
         ]
 
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:
@@ -267,7 +269,7 @@ def tallest(width: int, n_objectives: int, n_children: int, n_candidates: int) -
     """Lines that a node or a token may need at most."""
     if width >= BROAD:
         return max(4 + n_children, 6 + n_candidates)
-    return max(8 + n_objectives + 2 * n_children, 12 + n_candidates)
+    return max(9 + n_objectives + 2 * n_children, 12 + n_candidates)
 
 
 def _limits(children: Sequence[ChildFacts]) -> tuple[float, float]:

@@ -212,7 +212,7 @@ async def test_help_lists_the_keys(calm_store: Path, size: tuple[int, int]) -> N
 
 async def test_the_command_palette_has_the_metrics(calm_store: Path) -> None:
     async with browsing(calm_store) as (pilot, screen):
-        await pilot.press("ctrl+p", *"js", "enter")
+        await pilot.press("ctrl+p", *"byjs", "enter")
         await until(pilot, lambda: pilot.app.screen is screen and screen.session.metric is BY_KEY["js"])
 
 
