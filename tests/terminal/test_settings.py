@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import fields
 
 from opd_tui.app import OpdTui
+from opd_tui.metrics import METRICS
 from opd_tui.palette import Depth
 from opd_tui.settings import DEFAULTS, MEANINGS, Settings, SettingsError, allowed, load_settings, settings_file
 from opd_tui.widgets.lists import ORDERS
@@ -71,6 +72,12 @@ def test_the_page_lists_every_setting_with_default_and_what_is_allowed() -> None
         options = "any metric" if one.name == "metric" else allowed(one.name)
         expected[one.name] = (default, options, MEANINGS[one.name])
     assert shown == expected
+
+
+def test_the_page_lists_every_metric() -> None:
+    section = PAGE.read_text().partition("## What colours the tokens")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (\w+) \|$", section, re.MULTILINE)
+    assert shown == [(one.key, one.meaning, "nodes" if one.at_nodes else "tokens") for one in METRICS]
 
 
 def test_the_orders_are_those_of_the_list() -> None:
