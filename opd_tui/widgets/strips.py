@@ -116,13 +116,17 @@ class Legend(Panel):
         self.show([[title[0], ljust(choice, max(room, 0), dim), *values]])
 
     def _categories(self, title: list[Segment], here: list[Segment], names: Sequence[str]) -> None:
-        """Every category with its mark, as many as there is room for."""
+        """Every category with its mark, as many as there is room for; all of them stand in the list of teachers."""
         lines = [title, [span(" "), *here]] if self.scrollable_size.height > 1 else [[title[0], *here]]
-        last = lines[-1]
         for place, name in enumerate(names):
-            style = self.palette.category(place)
-            if width_of(last) + len(name) + 5 <= self.scrollable_size.width:
-                last += [span("  "), span(number(place), style), span(f" {name}", ink(self.palette.ink.dim))]
+            width = len(name) + 5
+            line = next((one for one in reversed(lines) if width_of(one) + width <= self.scrollable_size.width), None)
+            if line is not None:
+                line += [
+                    span("  "),
+                    span(number(place), self.palette.category(place)),
+                    span(f" {name}", ink(self.palette.ink.dim)),
+                ]
         self.show(lines)
 
 
