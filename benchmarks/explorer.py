@@ -61,9 +61,10 @@ class Clocked(OpdTui):
         now = time.monotonic()
         self.longest, self.last = max(self.longest, now - self.last), now
         asyncio.get_running_loop().call_later(0.002, self.tick)
-app = Clocked(sys.argv[1])
-app.run()
-open(sys.argv[2], "w").write(str(app.longest - 0.002))
+    def exit(self, *given, **named):
+        open(sys.argv[2], "w").write(str(self.longest - 0.002))
+        super().exit(*given, **named)
+Clocked(sys.argv[1]).run()
 """
 
 

@@ -78,7 +78,7 @@ def estimate(
     n_sig: float,
     estimator: Estimator = "backup",
     half: int | None = None,
-    level: float = 0.95,
+    level: float | None = 0.95,
     pseudo_count: float = 1.0,
 ) -> Estimates:
     """p_succ and V of every node, from all completions or from one half of them.
@@ -86,14 +86,15 @@ def estimate(
     With `half` 0 or 1, strata, back-up and V are all recomputed from that half (method.md 4); effective counts are
     then about half as large, so pass an `n_sig` to match or take `kept_NK` from all completions.
 
-    `level` is the intervals'; `pseudo_count` smooths their strata: 1 is safe, `fit_pseudo_count` fits it to a study.
+    `level` is the intervals', which take most of the time; None: there are none, NaN. `pseudo_count` smooths their strata: 1
+    is safe, `fit_pseudo_count` fits it to a study.
 
     Raises ValueError for an unknown estimator, a level or pseudo-count out of range, and where `on_policy` or `plain` is to
     count a table in which nothing went through the paths.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"Unknown estimator {estimator!r}; allowed: {', '.join(ESTIMATORS)}.")
-    if not 0.0 < level < 1.0:
+    if level is not None and not 0.0 < level < 1.0:
         raise ValueError(f"The level of an interval must lie between 0 and 1, not {level:g}.")
     if not 0.0 < pseudo_count <= 1.0:
         raise ValueError(f"The pseudo-count must be above 0 and at most 1, not {pseudo_count:g}.")
@@ -116,7 +117,7 @@ def estimate(
     p_succ_NK = sums_NKI[..., _VALUE]
     with np.errstate(divide="ignore"):
         effective_n_NK, value_effective_n_N = 1.0 / sums_NKI[..., _INVERSE_N], 1.0 / value_NI[:, _INVERSE_N]
-    low_NK, high_NK = _interval(sums_NKI, level)
+    low_NK, high_NK = _interval(sums_NKI, level) if level is not None else (np.full_like(p_succ_NK, np.nan),) * 2
     token_NK = ~np.isin(nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
     return Estimates(
         p_succ_NK=p_succ_NK,

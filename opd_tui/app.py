@@ -38,6 +38,7 @@ LIGHT = Theme(
 
 if TYPE_CHECKING:
     from opd_tui.screens.browse import Browse
+    from opd_tui.screens.guest import Guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,21 @@ class OpdTui(App[None]):
         self.loader.start()
         wish = self._wish
         self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric, self.settings)
+        for path in self._browse.css_path:  # here, so that it is not in the way once there is something to draw
+            self.stylesheet.read(path)
+        self.stylesheet.reparse()
+
+    @property
+    def _ours(self) -> list[Browse | Guest]:
+        """Browse, and Compare or Charts where it has opened one over itself."""
+        from opd_tui.screens.guest import Guest
+
+        guests = [screen for screen in self.screen_stack if isinstance(screen, Guest)]
+        return [self._browse, *guests] if self._browse is not None and self._browse.is_attached else []
 
     def _use_palette(self) -> None:
-        if self._browse is not None and self._browse.is_attached:
-            self._browse.use(self.palette)
+        for screen in self._ours:
+            screen.use(self.palette)
 
     def on_unmount(self) -> None:
         """No more answers; and where the store was left is kept, if it can be."""
@@ -182,15 +194,15 @@ class OpdTui(App[None]):
                         self.pop_screen()
                     await self.push_screen(self._browse)
                     self._mind_size(self.size)
-                self._browse.receive(answer)
+                for screen in self._ours:
+                    screen.receive(answer)
                 if self._browse.shows_something:
                     self._quiet.close()
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """What the command palette offers."""
         yield from super().get_system_commands(screen)
-        if screen is self._browse is not None:
-            yield from self._browse.commands()
+        yield from (command for ours in self._ours if ours is screen for command in ours.commands())
 
 
 def browse(

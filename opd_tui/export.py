@@ -23,8 +23,10 @@ from compute.objectives import parse
 from compute.posterior import Posterior, Prior, fit, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
+from opd_tui.evaluating import Bool
 from opd_tui.parquet import require_pyarrow, write_parquet
 from opd_tui.text import safe
+from opd_tui.where import Where, parse_where
 from store.errors import StoreError
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
@@ -43,6 +45,7 @@ class Selection(Struct, frozen=True):
     teachers: tuple[str, ...] = ()
     positions: tuple[int, int] | None = None
     objectives: tuple[str, ...] = ()  #: the study's, or any others as `compute.objectives.parse` reads them
+    where: str = ""  #: an expression (`opd_tui.expression`) that rows match
 
 
 def parse_range(text: str) -> tuple[int, int] | None:
@@ -60,7 +63,10 @@ def parse_range(text: str) -> tuple[int, int] | None:
 
 
 def rows(opened: Store, selection: Selection) -> Iterator[Row]:
-    """The rows of a selection, by question, rollout, position and teacher. Raises `StoreError` for unknown names."""
+    """The rows of a selection, by question, rollout, position and teacher.
+
+    Raises `StoreError` for unknown names, and `opd_tui.expression.ExpressionError` for an expression that cannot be read.
+    """
     teachers = selection.teachers or tuple(teacher.id for teacher in opened.teachers)
     for name in selection.questions:
         opened.question(name)  # an unknown name is an error, not an empty slice
@@ -72,16 +78,24 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
             f"No chosen question has a rollout {unknown[0]}; there is {', '.join(map(str, sorted(there))) or 'none'}."
         )
     names = _objectives(opened, selection)
+    expression = parse_where(opened, selection.where, names)
     prior = fit(*_scored(opened, None, teachers, names)) if chosen else None
+    where = Where(opened, expression, teachers, names[0] if names else "", prior) if expression is not None else None
     for question in chosen:
+        matching = where.question(question.id) if where is not None else None
+        if matching is not None and not matching.any:
+            continue
         nodes, scores = _scored(opened, question.id, teachers, names)
         scored = _Scored(
             nodes, scores, posterior(nodes, scores, prior) if prior is not None else None, opened.judged_only(question.id)
         )
         for line in question.rollouts:
-            if not selection.rollouts or line.index in selection.rollouts:
+            if selection.rollouts and line.index not in selection.rollouts:
+                continue
+            keep = matching.rollout(line.index, line.n_tokens) if matching is not None else None
+            if keep is None or keep.any():
                 rollout = opened.rollout(question.id, line.index, teachers)
-                yield from _rollout_rows(opened, rollout, scored, selection.positions)
+                yield from _rollout_rows(opened, rollout, scored, selection.positions, keep)
 
 
 def one_row(
@@ -91,7 +105,7 @@ def one_row(
     known = prior is not None and (prior.teachers, prior.objectives) == (scores.teachers, scores.objectives)
     sure = posterior(nodes, scores, prior) if known and prior is not None else None
     scored = _Scored(nodes, scores, sure, opened.judged_only(rollout.question_id))
-    found = _rollout_rows(opened, rollout, scored, (position, position + 1))
+    found = _rollout_rows(opened, rollout, scored, (position, position + 1), None)
     return next(row for row in found if row["teacher"] == teacher)
 
 
@@ -122,13 +136,14 @@ def write(path: str, selection: Selection, format: Format, out: str, progress: P
     """Write a selection of the store at `path` to the file `out`, or text to standard output for ``-``; return how many rows.
 
     `progress` is told now and then how many rows are made. A file appears only when it is whole. Raises StoreError for unknown
-    names, where the file cannot be written, and where a format takes an extra that is not installed.
+    names, where the file cannot be written, and where a format takes an extra that is not installed; ExpressionError as `rows`.
     """
     if format == "parquet":
         require_pyarrow()  # before a store is scored for it
     opened = store.open(path)
     found = _counted(rows(opened, selection), progress) if progress else rows(opened, selection)
     names = _objectives(opened, selection)
+    parse_where(opened, selection.where, names)  # before a file is begun
     if out == "-":
         if format == "parquet":
             raise StoreError("Parquet is no text: name a file to write to.")
@@ -225,13 +240,17 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _rollout_rows(opened: Store, rollout: Rollout, scored: _Scored, positions: tuple[int, int] | None) -> Iterator[Row]:
+def _rollout_rows(
+    opened: Store, rollout: Rollout, scored: _Scored, positions: tuple[int, int] | None, keep_TM: Bool | None
+) -> Iterator[Row]:
     nodes, scores = scored.nodes, scored.scores
     node_at = {int(nodes.position_N[row]): int(row) for row in rollout.node_P}
     first, last = positions or (0, len(rollout))
     for position in range(first, min(last, len(rollout))):
         token = int(rollout.token_id_T[position])
         for m, teacher in enumerate(rollout.teachers):
+            if keep_TM is not None and not keep_TM[position, m]:
+                continue
             row: Row = {
                 "question_id": rollout.question_id,
                 "rollout_index": rollout.index,

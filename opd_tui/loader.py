@@ -1,12 +1,13 @@
 """Reads the store in threads of its own and hands over one frozen message per answer.
 
 Knows nothing of Textual: answers go to `deliver`, from whichever thread made them. numpy, TensorStore and the
-store's reader are imported in the first job, so that the first paint waits for none of them. Two threads: one for
-what a person waits for, one for the whole study.
+store's reader are imported in the first job, so that the first paint waits for none of them. Three threads: one for
+what a person waits for, one for the scores of the whole study, one for searches.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,19 +20,25 @@ from store.errors import StoreError
 
 if TYPE_CHECKING:
     from compute.posterior import Prior
+    from opd_tui.charts import Study
     from opd_tui.copying import Copying
     from opd_tui.exporting import Order
     from opd_tui.facts import Catalogue, Passage
+    from opd_tui.matches import Found
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.pairing import Comparison
     from opd_tui.place import Place
+    from opd_tui.query import Query
     from opd_tui.reading import Library
     from opd_tui.state import Kept
     from opd_tui.view import View
 
 
+#: Seconds after which a thread that reads or scores hands over to the one that draws, where that waits.
+HAND_OVER = 0.001
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH, LOOK, COPY, EXPORT = 0, -1, -2, -3, -4, -5, -6
+OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS, SEARCH, LOOK, COPY, EXPORT = 0, -1, -2, -3, -4, -5, -6, -7, -8, -9
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
@@ -61,6 +68,13 @@ class Surveyed(Struct, frozen=True):
     """The study is scored, or some of it."""
 
     overview: Overview
+
+
+class Searched(Struct, frozen=True):
+    """A block of what the search with this number finds."""
+
+    search: int
+    found: Found
 
 
 class Texts(Struct, frozen=True):
@@ -95,6 +109,18 @@ class Exporting(Struct, frozen=True):
     sentence: str = ""
 
 
+class Compared(Struct, frozen=True):
+    """The two rollouts that were asked for."""
+
+    comparison: Comparison
+
+
+class Charted(Struct, frozen=True):
+    """What charts of the whole study are drawn from."""
+
+    study: Study
+
+
 class Failed(Struct, frozen=True):
     """A job failed in a way that a person can understand. `request` is OPEN where the store as a whole cannot be read."""
 
@@ -108,7 +134,9 @@ class Broken(Struct, frozen=True):
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Texts | Looked | Copied | Exporting | Failed | Broken
+Answer = (
+    Opened | Polled | Loaded | Surveyed | Searched | Texts | Compared | Charted | Looked | Copied | Exporting | Failed | Broken
+)
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -125,12 +153,15 @@ class Loader:
         self.path = path
         self._at = at
         self._deliver = deliver
-        self._newest = 0
+        self._newest = self._pairs = 0
+        self._search = 0  #: number of the newest search
         self._desk: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
         self._survey: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+        self._searches: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
 
     def start(self) -> None:
         """Open the store. Answer: Opened, or Failed(OPEN)."""
+        sys.setswitchinterval(HAND_OVER)
         threading.Thread(target=self._open, name="opd-tui-pages", daemon=True).start()
 
     def stop(self) -> None:
@@ -138,6 +169,7 @@ class Loader:
         self._newest = -1
         self._desk.put(None)
         self._survey.put(None)
+        self._searches.put(None)
 
     def rollout(self, question_id: str, index: int) -> int:
         """Ask for a rollout. Answer: Loaded with the request returned here, unless another one is asked for before."""
@@ -185,6 +217,19 @@ class Loader:
 
         self._survey.put((EXPORT, job))
 
+    def compare(self, question_id: str, left: int, right: int | None) -> None:
+        """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome.
+
+        Answer: Compared, unless other two are asked for before.
+        """
+        self._pairs += 1
+        pair = self._pairs
+
+        def job(library: Library) -> Answer | None:
+            return Compared(library.comparison(question_id, left, right)) if pair == self._pairs else None
+
+        self._desk.put((COMPARE, job))
+
     def poll(self) -> None:
         """Ask whether the store has grown. Answer: Polled."""
         self._desk.put((POLL, lambda library: Polled(library.catalogue() if library.refresh() else None)))
@@ -199,6 +244,34 @@ class Loader:
 
         self._survey.put((SURVEY, job))
 
+    def charts(self) -> None:
+        """Ask for what charts are drawn from. Answer: Charted."""
+        self._survey.put((CHARTS, lambda library: Charted(library.charts())))
+
+    def search(self, query: Query) -> int:
+        """Ask for what matches. Answers: Searched with the number returned here, block after block. Any search before stops."""
+        self._search += 1
+        search = self._search
+
+        def job(library: Library) -> None:
+            if search == self._search:
+                for found in library.search(query):
+                    if search != self._search or self._newest < 0:
+                        return
+                    self._hand_over(Searched(search, found))
+
+        self._searches.put((SEARCH, job))
+        return search
+
+    @property
+    def newest_search(self) -> int:
+        """Number of the only search that may still be under way."""
+        return self._search
+
+    def stop_search(self) -> None:
+        """No more of the newest search."""
+        self._search += 1
+
     def _open(self) -> None:
         try:
             from opd_tui.reading import Library
@@ -212,7 +285,8 @@ class Loader:
         self._hand_over(answer)
         if isinstance(answer, Opened):
             library.warm(self._at or (answer.kept.at(answer.catalogue.questions.ids) if answer.kept else None))
-            threading.Thread(target=self._work, args=(library, self._survey), name="opd-tui-survey", daemon=True).start()
+            for name, jobs in (("survey", self._survey), ("search", self._searches)):
+                threading.Thread(target=self._work, args=(library, jobs), name=f"opd-tui-{name}", daemon=True).start()
             self._work(library, self._desk)
 
     def _opened(self, library: Library) -> Opened:

@@ -12,8 +12,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute.averages import OUTCOMES, Averages, Outcome, group_means, shared_questions
+from compute.estimators import estimate
 from compute.posterior import Prior, fit
-from compute.scores import score
+from compute.scores import Scores, score_estimates
 from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
 from opd_tui.view import OWN, Support, View
@@ -28,7 +29,7 @@ Array = NDArray[np.floating[Any]]
 #: Nodes that are scored together: each takes some 20 KB meanwhile.
 BLOCK = 500
 #: What a study teaches of how sure its scores are is learnt from about so many nodes.
-PRIOR_NODES = 2000
+PRIOR_NODES = 1000
 
 
 class PartOverview(Struct, frozen=True, eq=False):
@@ -157,9 +158,14 @@ def score_in_blocks(
     shape = len(nodes.teachers), len(nodes.objectives if objectives is None else objectives), len(nodes)
     alignment_MON, gain_MON = np.full(shape, nan), np.full(shape, nan)
     for rows, block in _blocks(nodes):
-        scores = score(block, n_sig=n_sig, support=support, objectives=objectives)
+        scores = score_quickly(block, n_sig, support, objectives)
         alignment_MON[:, :, rows], gain_MON[:, :, rows] = scores.alignment_MON, scores.gain_MON
     return alignment_MON, gain_MON
+
+
+def score_quickly(nodes: Nodes, n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None) -> Scores:
+    """As `compute.scores.score` without the intervals of p_succ, which take four fifths of its time."""
+    return score_estimates(nodes, estimate(nodes, n_sig=n_sig, level=None), support=support, objectives=objectives)
 
 
 def prior_of(
@@ -170,7 +176,7 @@ def prior_of(
     if not samples:
         return None
     nodes = merge_nodes(samples)
-    return fit(nodes, score(nodes, n_sig=n_sig, support=support, objectives=objectives))
+    return fit(nodes, score_quickly(nodes, n_sig, support, objectives))
 
 
 def sampling(n_nodes: int) -> int:

@@ -10,6 +10,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from opd_tui.questions import Questions
 
+#: In place of a rollout's index or a token's position where there is none.
+NOWHERE = -1
+
 
 class Place(Struct, frozen=True):
     """A question, and perhaps a rollout and a token of it."""
@@ -51,3 +54,48 @@ def parse_place(text: str, questions: Collection[str]) -> Place:
     raise ValueError(
         f"there is no place {text!r} in this store: QUESTION/ROLLOUT/TOKEN is wanted, with a question that is finished"
     )
+
+
+def parse_goto(text: str, questions: Collection[str], here: Place | None) -> Place:
+    """Where a person wants to go, who may leave out what stays the same.
+
+    QUESTION/ROLLOUT/TOKEN as `parse_place`; /ROLLOUT, /ROLLOUT/TOKEN and //TOKEN within the question and rollout that is
+    `here`; a number by itself is a token of it, unless it is a question; a part of a name is that question's where no other
+    has it.
+    Raises ValueError, in one sentence.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("QUESTION/ROLLOUT/TOKEN is wanted, or a part of it: q007, q007/1, /1/40, //40")
+    try:
+        return parse_place(text, questions)
+    except ValueError:
+        pass
+    if text.isdecimal() and here is not None:
+        return Place(here.question_id, here.rollout, int(text))
+    if text.startswith("/"):
+        if here is None:
+            raise ValueError("no question is open: its name is wanted in front")
+        rollout, _, token = text[1:].partition("/")
+        if not (rollout or token) or any(part and not part.isdecimal() for part in (rollout, token)):
+            raise ValueError(
+                f"{text!r} is no place: /ROLLOUT, /ROLLOUT/TOKEN or //TOKEN with numbers are places of this question"
+            )
+        index = int(rollout) if rollout else here.rollout
+        return Place(here.question_id, index, int(token) if token else None)
+    return _by_part(text, questions)
+
+
+def _by_part(text: str, questions: Collection[str]) -> Place:
+    name, *numbers = text.split("/")
+    found = [question for question in questions if name.casefold() in question.casefold()]
+    if len(found) == 1 and len(numbers) <= 2 and all(part.isdecimal() for part in numbers):
+        return Place(found[0], *(int(part) for part in numbers))
+    if len(found) == 1:
+        raise ValueError(f"{text!r} is no place: rollout and token are numbers, as in {found[0]}/1/40")
+    if found:
+        raise ValueError(f"{len(found)} questions have {name!r} in their names, such as {found[0]} and {found[1]}")
+    import difflib
+
+    close = difflib.get_close_matches(name, questions, n=1, cutoff=0.5)
+    raise ValueError(f"there is no question {name!r}" + (f"; did you mean {close[0]!r}?" if close else " in this store"))

@@ -87,6 +87,12 @@ class Questions(Sequence[QuestionFacts]):
         """The questions at these places of the listing, in this order."""
         return Questions(self.listing, places, self._place_of)
 
+    def among(self, ids: Collection[str]) -> Questions:
+        """Those whose ids are among `ids`, in the same order."""
+        there_Q = np.zeros(len(self.listing.question_id_Q), np.bool_)
+        there_Q[[self._place_of[one] for one in ids if one in self._place_of]] = True
+        return self.only(self.places[there_Q[self.places]])
+
     def by_success(self) -> Questions:
         """The ones least often solved first."""
         listing = self.listing

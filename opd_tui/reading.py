@@ -17,6 +17,7 @@ from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
+from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
 from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
@@ -28,10 +29,13 @@ from store.tables import Nodes, TeacherInfo
 
 if TYPE_CHECKING:
     from compute.posterior import Prior
+    from opd_tui.charts import ChartPart, Study
     from opd_tui.copying import Copying
     from opd_tui.exporting import Order
     from opd_tui.loader import Exporting
+    from opd_tui.matches import Found
     from opd_tui.overview import Overview, PartOverview
+    from opd_tui.query import Query
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -44,6 +48,9 @@ CACHE_BYTES = 12 << 20
 TELL_EVERY = 2.0
 #: Paragraphs of the prompt that stand above the tokens.
 SHOWN_PARAGRAPHS = 6
+
+#: How completions end, as a person reads it.
+ENDINGS = {FinishReason.STOP: "ended by the student", FinishReason.LENGTH: "cut off at the length limit"}
 
 
 class Library:
@@ -59,6 +66,7 @@ class Library:
         self._scored: OrderedDict[str, tuple[Nodes, Scores]] = OrderedDict()
         self._label = _labels(self._store.vocab.bytes_of)
         self._questions = Questions(self._store.listing())
+        self._chart_parts: dict[Hashable, ChartPart] = {}  #: by the same, once charts were asked for
         self._scored_parts: dict[Hashable, PartOverview] = {}  #: by part, what it depends on, and the teachers
 
     # what there is
@@ -145,6 +153,28 @@ class Library:
         parts = list(self._scored_parts.values())
         yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig, view.support, objectives), view=view)
 
+    def charts(self) -> Study:
+        """The whole study for charts. Raises StoreError where it is too large, or nothing is scored yet."""
+        from opd_tui.charts import MOST_SCORES, chart_part, study
+
+        opened, view = self._store, self.view
+        n_sig, n_nodes = opened.attributes.n_sig, opened.counts().n_nodes
+        teachers = tuple(one.id for one in opened.teachers)
+        if not n_nodes:
+            raise StoreError("no node is measured yet: there is nothing to draw")
+        if n_nodes * len(teachers) * len(self._objectives(view)) > MOST_SCORES:
+            raise StoreError(f"{n_nodes:,} nodes are too many to draw here: `opd-tui report` takes the time for it")
+        wanted = [(name, state, teachers, view) for name, state in opened.part_states().items()]
+        known, self._chart_parts = self._chart_parts, {}
+        for key in wanted:
+            part = known.get(key)
+            if part is None:
+                nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
+                part = chart_part(nodes, paths, n_sig, view.support, self._objectives(view))
+            self._chart_parts[key] = part
+        nulls = [teacher.id for teacher in opened.teachers if teacher.null]
+        return study(list(self._chart_parts.values()), opened.listing(), n_sig, nulls)
+
     # pages
 
     def rollout(self, question_id: str, index: int) -> RolloutPage:
@@ -219,6 +249,35 @@ class Library:
 
         return carry_out(self._path, order, tell)
 
+    def comparison(self, question_id: str, left: int, right: int | None) -> Comparison:
+        """Two rollouts of a question; without `right`: the nearest of opposite outcome. Raises StoreError where there is none."""
+        rows = {row.index: row for row in self._store.line(question_id).rollouts}
+        if right is None:
+            sketches = [
+                Sketch(row.index, row.correct, self._store.rollout(question_id, row.index, ()).token_id_T.tolist())
+                for row in rows.values()
+            ]
+            here = [sketch for sketch in sketches if sketch.index == left]
+            found = nearest(here[0], sketches) if here else None
+            if found is None:
+                raise StoreError(f"question {safe(question_id)} has one rollout only: there is nothing to compare it with")
+            right = found.index
+        one, other = self.rollout(question_id, left), self.rollout(question_id, right)
+        return Comparison(
+            left=one,
+            right=other,
+            n_shared=shared_prefix(one.rollout.token_id_T.tolist(), other.rollout.token_id_T.tolist()),
+            node_pairs=pair_nodes(one.row_of, other.row_of),
+            opposite=one.rollout.correct != other.rollout.correct,
+            may_be_opposite=len({row.correct for row in rows.values()}) > 1,
+        )
+
+    def search(self, query: Query) -> Iterator[Found]:
+        """What matches in the whole store, in blocks. Raises StoreError."""
+        from opd_tui.searching import search
+
+        return search(self._store, query)
+
     # texts
 
     def prompts(self, question_id: str, teacher: int) -> tuple[Passage, ...]:
@@ -233,15 +292,15 @@ class Library:
         return (*passages, Passage("reference answer", paragraphs(question.reference_answer)))
 
     def completions(self, question_id: str, node: int, token_id: int) -> tuple[Passage, ...]:
-        """Kept completions that left the tree at a node by a child, right ones first."""
+        """Kept completions that left the tree at a node by a child: right ones first, the shortest of each first."""
         found = [one for one in self._store.completions(question_id) if (one.exit_node, one.exit_token) == (node, token_id)]
         child = "the rest" if token_id == REST_TOKEN else str(self._label(token_id))
         if not found:
             raise StoreError(f"no completion that left by {child} was kept to be read")
         passages = []
-        for one in sorted(found, key=lambda one: (not one.correct, one.sample)):
-            ending = ", cut off at the length limit" if one.finish_reason == FinishReason.LENGTH else ""
-            heading = f"{'correct' if one.correct else 'incorrect'}, sample {one.sample}, {len(one.token_ids)} tokens{ending}"
+        for one in sorted(found, key=lambda one: (not one.correct, len(one.token_ids), one.sample)):
+            heading = f"{'correct' if one.correct else 'incorrect'}, {len(one.token_ids)} tokens, {ENDINGS[one.finish_reason]}"
+            heading += f", sample {one.sample}"
             text = b"".join(self._store.vocab.bytes_of(int(token_id)) for token_id in one.token_ids)
             passages.append(Passage(heading, paragraphs(text), one.correct))
         return tuple(passages)

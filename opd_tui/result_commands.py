@@ -41,30 +41,45 @@ def export(
     objective: Annotated[
         list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
     ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="EXPR",
+            help="Only rows that match, such as 'incorrect & align < -0.5 & n > 20' (docs/filtering.md has all names). Of "
+            "questions or rollouts: all of their rows. Names without brackets are about the teacher of the row and the first "
+            "objective. With zarr: questions that have a match under the first teacher.",
+        ),
+    ] = "",
 ) -> None:
     """Write a slice of a store to a file."""
     if format == "zarr":
-        _export_store(path, out, question, teacher, rows_only=bool(rollout or tokens or objective))
+        _export_store(path, out, question, teacher, where, rows_only=bool(rollout or tokens or objective))
         return
     if format == "parquet" and out == "-":
         raise typer.BadParameter("Parquet is no text: name a file with -o.")
     from compute.objectives import parse
     from opd_tui.export import Selection, parse_range, write
+    from opd_tui.expression import ExpressionError
 
     try:
         positions = parse_range(tokens)
         objectives = tuple(str(parse(name)) for name in objective or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives)
-    n = write(path, selection, format, out)
+    selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives, where)
+    try:
+        n = write(path, selection, format, out)
+    except ExpressionError as error:
+        raise typer.BadParameter(f"--where, {error}.") from None
     if out != "-":
         from opd_tui.text import safe
 
         print(f"{n:,} rows are in {safe(out)}.")
 
 
-def _export_store(path: str, out: str, questions: list[str] | None, teachers: list[str] | None, *, rows_only: bool) -> None:
+def _export_store(
+    path: str, out: str, questions: list[str] | None, teachers: list[str] | None, where: str, *, rows_only: bool
+) -> None:
     if rows_only:
         raise typer.BadParameter(
             "A slice in zarr holds whole questions, whatever they are scored under: choose with --question and --teacher, "
@@ -72,9 +87,28 @@ def _export_store(path: str, out: str, questions: list[str] | None, teachers: li
         )
     if out == "-":
         raise typer.BadParameter("A store does not go to standard output: name a file that ends in .zip, or a folder, with -o.")
+    if where:
+        questions = _matching(path, where, questions)
     from opd_tui.copied import copy_with_progress
 
     print(copy_with_progress([path], out, questions=questions or None, teachers=teachers or None))
+
+
+def _matching(path: str, where: str, questions: list[str] | None) -> list[str]:
+    """Those of the questions that have a match."""
+    import store
+    from opd_tui.expression import ExpressionError
+    from opd_tui.where import matching_questions
+    from store.errors import StoreError
+
+    try:
+        found = matching_questions(store.open(path), where)
+    except ExpressionError as error:
+        raise typer.BadParameter(f"--where, {error}.") from None
+    found = [one for one in found if not questions or one in questions]
+    if not found:
+        raise StoreError("No question matches --where: there is nothing to write.")
+    return found
 
 
 def report(

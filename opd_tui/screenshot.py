@@ -10,6 +10,7 @@ from opd_tui.app import OpdTui, Wish
 from opd_tui.metrics import metric
 from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
+from opd_tui.screens.guest import Guest
 
 #: What every machine has; the picture asks no server for a font.
 FONTS = "DejaVu Sans Mono, Menlo, Consolas, Liberation Mono, monospace"
@@ -46,7 +47,7 @@ async def _picture(app: OpdTui, size: tuple[int, int], keys: Sequence[str], ligh
                 raise app.failure
         for key in keys:
             await pilot.press(key)
-            while isinstance(app.screen, Browse) and not app.screen.settled:
+            while isinstance(app.screen, Browse | Guest) and not app.screen.settled:
                 await pilot.pause(0.01)
         await pilot.pause()
         return app.export_screenshot(title=title, simplify=True)

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.metrics import METRICS, Metric
+from opd_tui.place import NOWHERE
 from opd_tui.text import Safe
 from opd_tui.view import OWN, View
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from opd_tui.facts import Catalogue, Mean, NodeFacts, QuestionFacts, RolloutFacts, Score, TeacherLine, TokenFacts
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
+    from opd_tui.place import Place
     from opd_tui.questions import Questions
     from opd_tui.values import Sure
 
@@ -34,6 +38,8 @@ class Session:
         self.view = OWN
         self._second: int | None = None  #: the teacher that was chosen to hold others against
         self._question: QuestionFacts | None = None
+        self._where: Collection[tuple[str, int]] | None = None
+        self._matching: frozenset[str] = frozenset()
         self._colouring: Colouring | None = None
         self._sure: Sure | None = None
         self._walking_at: int | None = None
@@ -70,6 +76,8 @@ class Session:
         if self.catalogue is None:
             return None
         questions = self.catalogue.questions
+        if self._where is not None:
+            questions = questions.among(self._matching)
         match order:
             case "success":
                 return questions.by_success()
@@ -93,12 +101,43 @@ class Session:
             return None
         return self.overview.rollout(question.number, rollout.index, self.teacher, self.objective)
 
+    def narrow(self, where: Collection[tuple[str, int]] | None) -> None:
+        """Show only these questions and rollouts (-1: all of the question) in the lists; None: all."""
+        self._where = where
+        self._matching = frozenset(question for question, _ in where or ())
+
+    def shown_rollouts(self, question: QuestionFacts) -> Sequence[RolloutFacts]:
+        """The rollouts in the list: those that match, or all where the question as a whole does, or does not."""
+        where = self._where
+        if where is None or question.id not in self._matching or (question.id, NOWHERE) in where:
+            return question.rollouts
+        return [rollout for rollout in question.rollouts if (question.id, rollout.index) in where]
+
+    def check(self, place: Place) -> None:
+        """Raise ValueError, in one sentence, where a question has no such rollout or the rollout no such token."""
+        question = self.catalogue.questions.get(place.question_id) if self.catalogue else None
+        rollouts = question.rollouts if question else ()
+        index = self.first_rollout(question) if place.rollout is None and question else place.rollout
+        rollout = next((one for one in rollouts if one.index == index), None)
+        if rollout is None and place.rollout is not None:
+            there = f"{rollouts[0].index} to {rollouts[-1].index}" if rollouts else "none"
+            raise ValueError(f"{place.question_id} has no rollout {place.rollout}; there is {there}")
+        if place.token is not None and rollout is not None and place.token >= rollout.n_tokens:
+            raise ValueError(f"rollout {rollout.index} has no token {place.token}; its last one is {rollout.n_tokens - 1}")
+
+    def first_rollout(self, question: QuestionFacts) -> int | None:
+        """The rollout to begin with: one that has nodes, if there is one."""
+        shown = self.shown_rollouts(question)
+        first = min(shown, key=lambda rollout: (not rollout.n_nodes, rollout.index), default=None)
+        return None if first is None else first.index
+
     def rollout_after(self, step: int) -> int | None:
         """Index of the rollout `step` places on in the list."""
-        indices = [rollout.index for rollout in self.question.rollouts] if self.question else []
-        if self.rollout not in indices:
+        indices = [rollout.index for rollout in self.shown_rollouts(self.question)] if self.question else []
+        if self.rollout is None:
             return None
-        place = indices.index(self.rollout) + step
+        after = sum(index <= self.rollout for index in indices)
+        place = after if step > 0 else after - 1 - (self.rollout in indices)
         return indices[place] if 0 <= place < len(indices) else None
 
     # the page

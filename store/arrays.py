@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 30
 #: A decoded chunk of a real store is below 1 MB.
 MAX_CHUNK_BYTES = 64 << 20
-#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140.
-MAX_OPEN = 1024
+#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140. Fewer beside a small cache.
+MAX_OPEN, LEAST_OPEN, CACHE_PER_OPEN = 1024, 192, 64 << 10
 #: A process grows by about three times what TensorStore's pool of chunks may take: what its threads free, they keep.
 POOL_SHARE = 3
 
@@ -66,6 +66,7 @@ class ArrayReader:
         self._root = parse(root)
         self._kvstore = self._root.kvstore()
         self._cache_bytes = cache_bytes
+        self._max_open = min(MAX_OPEN, max(LEAST_OPEN, cache_bytes // CACHE_PER_OPEN))
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
         self._assumed: set[str] = set()  # of these the metadata were taken from the schema, not from their file
@@ -130,8 +131,8 @@ class ArrayReader:
                 raise self._failed(piece, METADATA, error) from error
             self._check(piece, handle)
             handles[key] = handle
-        if len(self._open) + len(missing) > MAX_OPEN:
-            self._open = dict(list(self._open.items())[-MAX_OPEN // 2 :])  # the newest
+        if len(self._open) + len(missing) > self._max_open:
+            self._open = dict(list(self._open.items())[-self._max_open // 2 :])  # the newest
         self._open.update((key, handles[key]) for key in missing)
         return handles
 

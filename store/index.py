@@ -20,7 +20,7 @@ from store import layout
 from store.errors import StoreError
 from store.layout import CommitRecord
 from store.part_view import HEAD, PartView
-from store.parts import Array
+from store.parts import Array, check_bounds
 from store.place import Place
 from store.schema import STUDENT, ArraySpec
 
@@ -123,6 +123,18 @@ def pack(views: Sequence[PartView]) -> dict[str, Array]:
         else:
             arrays[name] = np.concatenate([np.empty(0, STUDENT[name].dtype), *pieces])
     return arrays
+
+
+def check_head(index: Index, arrays: Mapping[str, Array]) -> None:
+    """Raise StoreError where the index is not as long as its parts, or its offsets make no sense."""
+    for name, values in arrays.items():
+        spec = STUDENT[name]
+        axis = spec.dims[0].removesuffix("_bound")
+        length = sum(record.counts[axis] for record in index.parts.values())
+        if len(values) != length + bool(spec.bounds):
+            raise StoreError(f"{index.folder}/{name} is not as long as the parts that it covers")
+        if spec.bounds:
+            check_bounds(f"{index.folder}/{name}", values, sum(record.counts[spec.bounds] for record in index.parts.values()))
 
 
 def head_of(index: Index, arrays: Mapping[str, Array], part: str) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -39,6 +39,15 @@ def rollout_rows(view: PartView, at: int) -> tuple[Rows, Rows]:
     tokens = view.of_rollout("token", at)
     student = {**dict.fromkeys(_STUDENT_TOKEN, tokens), "path_node": view.of_rollout("path_node", at)}
     return student, {**dict.fromkeys(_TEACHER_TOKEN, tokens), "extra_start": range(tokens.start, tokens.stop + 1)}
+
+
+def column_rows(view: PartView, row: int, places: range, student: Iterable[str], teacher: Iterable[str]) -> tuple[Rows, Rows]:
+    """Some arrays by token or path node along rollouts in a row, `places` among those of the question in `row`."""
+    rollouts = view.of_question("rollout", row)[places.start : places.stop]
+    rows = dict.fromkeys(("token", "path_node"), range(0))
+    if rollouts:
+        rows = {axis: range(view.of_rollout(axis, rollouts[0]).start, view.of_rollout(axis, rollouts[-1]).stop) for axis in rows}
+    return {name: rows[STUDENT[name].dims[0]] for name in student}, {name: rows[TEACHER[name].dims[0]] for name in teacher}
 
 
 def node_rows(nodes: range, groups: range, *, whole: bool) -> tuple[Rows, Rows]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from store import layout
 from store.arrays import PAGE_BYTES, ArrayReader, Slice
 from store.catalog import Catalog, scan
 from store.errors import StoreError
-from store.index import INDEX, head_of
+from store.index import INDEX, check_head, head_of, pack
 from store.layout import CommitRecord
 from store.node_tables import (
     build_nodes,
@@ -22,7 +23,7 @@ from store.node_tables import (
     move_bits,
     take_nodes,
 )
-from store.page import Read, Rows, build_question, build_rollout, decode_text, node_rows, question_rows, rollout_rows
+from store.page import Read, Rows, build_question, build_rollout, column_rows, decode_text, node_rows, question_rows, rollout_rows
 from store.part_view import EXTRA, HEAD, PartView, extra_slices, head_rows, student_slices, teacher_slices, whole_rows
 from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows, count_completions
 from store.place import METADATA, Folder, PathLike, Place, parse
@@ -179,7 +180,14 @@ class Store:
     def listing(self) -> Listing:
         """The same as columns: however many rollouts there are, it takes the index and no part."""
         catalog = self._catalog
-        return listing(list(self._load_views(catalog, catalog.parts).values()), catalog.place)
+        head = self._index_head(catalog)
+        if head is not None and catalog.index is not None and catalog.index.parts.keys() == catalog.parts.keys():
+            first = {name: rows["question"] for name, rows in catalog.index.first_rows.items()}
+        else:
+            views = list(self._load_views(catalog, catalog.parts).values())
+            head, starts = pack(views), accumulate((view.commit.counts["question"] for view in views), initial=0)
+            first = dict(zip((view.name for view in views), starts, strict=False))
+        return listing(head, first, catalog.place)
 
     def counts(self) -> StoreCounts:
         """How much is in the store, from the commit records; of duplicates one is counted."""
@@ -290,6 +298,29 @@ class Store:
         at = _rollout_row(view, row, question_id, index)
         student, by_teacher = self._read_page(catalog, view, names, *rollout_rows(view, at))
         return build_rollout(view, row, at, student, by_teacher, self._extras(catalog, view, at, student, by_teacher))
+
+    def columns(
+        self,
+        question_id: str,
+        places: range,
+        student: Collection[str],
+        teacher: Collection[str] = (),
+        teachers: Iterable[str] | None = None,
+    ) -> tuple[Read, dict[str, Read | None]]:
+        """Some arrays of the schema along some rollouts of a question, end to end: what a scan of a study needs, and no more.
+
+        `places` are rollouts in the order of the listing; `student` names arrays by token, and ``path_node`` (as rows of
+        `nodes`); `teacher` arrays by token of each of `teachers`, None for one that was not asked.
+        """
+        catalog = self._catalog
+        names = self._teacher_ids(catalog, teachers) if teacher else ()
+        view, row = self._find(question_id, catalog)
+        read, by_teacher = self._read_page(catalog, view, names, *column_rows(view, row, places, student, teacher))
+        if "path_node" in read:
+            nodes = view.of_question("node", row)
+            read["path_node"] = read["path_node"] - np.int32(nodes.start)
+            check_rows(f"{view.where}/path_node", read["path_node"], len(nodes), "node")
+        return read, by_teacher
 
     def nodes(self, question_id: str, teachers: Iterable[str] | None = None, *, whole: bool = False) -> Nodes:
         """Targeted nodes of a question with children and counts; rows count from 0 here. A teacher that was not asked is NaN.
@@ -435,17 +466,30 @@ class Store:
         """Views of those parts that the index covers. An index that is damaged is passed over: it is only a cache."""
         index = catalog.index
         wanted = [name for name in names if name not in self._views and index is not None and name in index.parts]
-        if not wanted or index is None or index.folder in self._damaged_indexes:
+        head = self._index_head(catalog) if wanted else None
+        if head is None or index is None:
             return
         try:
-            if self._index_arrays is None or self._index_arrays[0] != index.folder:
-                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
-                self._index_arrays = (index.folder, dict(zip(INDEX, arrays, strict=True)))
-            views = {name: PartView(catalog.parts[name], head_of(index, self._index_arrays[1], name)) for name in wanted}
+            views = {name: PartView(catalog.parts[name], head_of(index, head, name)) for name in wanted}
         except StoreError:
             self._damaged_indexes.add(index.folder)
         else:
             self._views.update(views)
+
+    def _index_head(self, catalog: Catalog) -> Read | None:
+        """The arrays of the index; None where there is none that can be used."""
+        index = catalog.index
+        if index is None or index.folder in self._damaged_indexes:
+            return None
+        try:
+            if self._index_arrays is None or self._index_arrays[0] != index.folder:
+                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
+                check_head(index, head := dict(zip(INDEX, arrays, strict=True)))
+                self._index_arrays = (index.folder, head)
+        except StoreError:
+            self._damaged_indexes.add(index.folder)
+            return None
+        return self._index_arrays[1]
 
     def _find(self, question_id: str, catalog: Catalog | None = None) -> tuple[PartView, int]:
         """Part and row of a question. Raises StoreError where it is not there, naming what is."""

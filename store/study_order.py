@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.node_tables import new_rows
-from store.part_view import HEAD, PartView
+from store.part_view import PartView
 from store.parts import Array, check_rows
-from store.schema import STUDENT
 from store.tables import Listing, Paths
 
 #: (which view, which row of it) of each question.
@@ -25,17 +24,18 @@ def study_order(views: Sequence[PartView], place: Mapping[str, tuple[str, int]])
     return sorted(owned, key=lambda at: (int(views[at[0]].head["question_number"][at[1]]), *at))
 
 
-def listing(views: Sequence[PartView], place: Mapping[str, tuple[str, int]]) -> Listing:
-    """The columns of the lists, every question once, by number."""
-    heads = {name: [view.head[name] for view in views] for name in HEAD}
+def listing(head: Mapping[str, Array], first: Mapping[str, int], place: Mapping[str, tuple[str, int]]) -> Listing:
+    """The columns of the lists, every question once, by number.
+
+    `head` has the heads of parts end to end, as an index has them; `first` is the first question of each part in them.
+    """
 
     def column(name: str) -> Array:
-        return np.concatenate([np.empty(0, STUDENT[name].dtype), *heads[name]])
+        return head[name]
 
     def lengths(name: str) -> Array:
-        return np.concatenate([np.empty(0, np.int64), *(np.diff(piece) for piece in heads[name])])
+        return np.diff(head[name])
 
-    first = dict(zip((view.name for view in views), _starts(views, "question"), strict=True))
     ids = np.empty(len(place), object)
     ids[:] = list(place)
     rows = np.fromiter((first[part] + row for part, row in place.values()), np.int64, len(place))

@@ -17,6 +17,8 @@ HOSTILE = (
     b"[/b]", b"[red", b"\x1b[2J", b"\x1b]0;title\x07", b"\x80", b"\xe2\x80\xae", b"\xe2\x80\x8f", b"\xc2\x9b31m", b"\xc2\x85",
     "漢字".encode(), "한".encode(), b"\xf0\x9f", b"\x98\x80", b"\xf0\x9f\x91\xa9\xe2\x80\x8d", b"\xf0\x9f\x92\xbb", b"\t", b"\r",
     b"\x00", b"e\xcc\x81\xcc\x81\xcc\x81", b"\\", b"%s{}", b"\xef\xbf\xbd", b"\xff",
+    bytes(range(0x20)) + b"\x7f", "".join(map(chr, range(0x80, 0xA0))).encode(), "\u2066\u2028\u200d\ufeff".encode(),
+    "👨\u200d👩\u200d👧\U0001f1e9\U0001f1ea👍\U0001f3fd".encode(), b"A" * 200_000,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from opd_tui.loader import Answer, Copied, Exporting, Loader
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Palette
 from opd_tui.place import Place
-from opd_tui.screens.browse_view import BrowseView
+from opd_tui.screens.browse_finding import BrowseFinding
 from opd_tui.screens.groups import COLOUR, KEEP
 from opd_tui.session import Session
 from opd_tui.settings import Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opd_tui.screens.teachers import Choice
 
 
-class BrowseActions(BrowseView):
+class BrowseActions(BrowseFinding):
     """Dialogs over a session, and what they ask of the loader."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,15 +41,10 @@ class BrowseActions(BrowseView):
     ]
 
     def __init__(self, session: Session, palette: Palette, loader: Loader, settings: Settings) -> None:
-        super().__init__(session, palette, loader.path)
-        self.loader = loader
+        super().__init__(session, palette, loader)
         self.settings = settings
         self.bookmarks = Bookmarks()
         self.looking = False  #: whether another view was asked for and is not there yet
-
-    def go(self, place: Place) -> None:
-        """To a place."""
-        raise NotImplementedError  # Browse knows how, as in `Lines.spans`
 
     @property
     def place(self) -> Place | None:

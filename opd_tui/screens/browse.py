@@ -71,6 +71,8 @@ class Browse(BrowseActions):
         *(Binding(str(number), f"objective({number - 1})", f"objective {number}", group=COLOUR) for number in range(1, 10)),
         Binding("r", "rollout(1)", "next rollout", group=MOVE),
         Binding("R", "rollout(-1)", "previous rollout", group=MOVE),
+        Binding("c", "compare", "compare with another rollout", group=READ),
+        Binding("g", "charts", "charts of the whole study", group=READ),
         Binding("s", "sort", "sort questions", group=READ),
         Binding("u", "marks", "marks under tokens", group=COLOUR),
         Binding("v", "whitespace", "glyphs for whitespace", group=COLOUR),
@@ -117,6 +119,8 @@ class Browse(BrowseActions):
 
     def receive(self, answer: Answer) -> None:
         """Take in what the loader found. Pages that nobody waits for any more are dropped."""
+        if self.found(answer):
+            return
         match answer:
             case Opened(catalogue, kept, view):
                 self.session.view = view
@@ -236,6 +240,7 @@ class Browse(BrowseActions):
         elif len(before.teachers) != len(catalogue.teachers) and self.session.rollout is not None:
             self.open(self.session.rollout, self.session.token)
         self._survey()
+        self.renew_filter()
 
     def _look_later(self) -> None:
         self.set_timer(self._look_after, self.loader.poll)
@@ -255,7 +260,7 @@ class Browse(BrowseActions):
         question = self.session.question
         if question is None:
             return
-        index = question.first_rollout if place.rollout is None else place.rollout
+        index = self.session.first_rollout(question) if place.rollout is None else place.rollout
         self.session.rollout = index
         self.questions.point(place.question_id)
         self.show_rollouts()
@@ -281,17 +286,24 @@ class Browse(BrowseActions):
         self.tokens.move(message.token)
 
     @on(QuestionList.Moved, "#questions")
-    def _question_moved(self, message: QuestionList.Moved) -> None:
+    def _question_moved(self, message: QuestionList.Moved | QuestionList.Opened) -> None:
         if self.questions.questions is not None:
             self.go(Place(self.questions.questions[message.row].id))
 
     @on(RolloutList.Moved, "#rollouts")
-    def _rollout_moved(self, message: RolloutList.Moved) -> None:
+    def _rollout_moved(self, message: RolloutList.Moved | RolloutList.Opened) -> None:
         self.open(self.rollouts.rollouts[message.row].index)
 
     @on(QuestionList.Opened)
-    def _row_opened(self) -> None:
-        self.action_back()
+    def _row_opened(self, message: QuestionList.Opened) -> None:
+        """Where the list was narrowed, its cursor may stand on a row without having moved there."""
+        questions, rollouts = self.questions.questions, self.rollouts.rollouts
+        if message.rows is self.questions and questions is not None:
+            if questions[message.row].id != self.session.question_id:
+                self._question_moved(message)
+        elif message.rows is self.rollouts and rollouts[message.row].index != self.session.rollout:
+            self._rollout_moved(message)
+        self._enter(self.tokens)
 
     @on(TeacherStrip.Chosen)
     def _teacher_chosen(self, message: TeacherStrip.Chosen) -> None:
@@ -391,6 +403,32 @@ class Browse(BrowseActions):
         if self.session.question_id is not None:
             self.loader.prompts(self._request, self.session.question_id, self.session.teacher)
 
+    def action_compare(self) -> None:
+        """This rollout beside the nearest one of opposite outcome."""
+        question, page = self.session.question, self.session.page
+        if question is None or page is None:
+            self.say("there is no rollout here to compare")
+        elif len(question.rollouts) < 2:
+            self.say("this question has one rollout only: there is nothing to compare it with")
+        else:
+            from opd_tui.screens.compare import Compare
+
+            self.app.push_screen(Compare(self.loader, self.palette, self.session), self._come_back)
+
+    def action_charts(self) -> None:
+        """The whole study on plots."""
+        if self.session.catalogue is not None:
+            from opd_tui.screens.charts import Charts
+
+            self.app.push_screen(Charts(self.loader, self.palette, self.session), self._come_back)
+
+    def _come_back(self, place: Place | None) -> None:
+        """From Compare or Charts: their teacher, metric and objective stay; `place` is where to go."""
+        self.show_lists()
+        self.show_colours()
+        if place is not None:
+            self.go(place)
+
     def action_help(self) -> None:
         """All keys."""
         from opd_tui.screens.help import help_of
@@ -415,7 +453,9 @@ class Browse(BrowseActions):
         pane.focus()
 
     def action_back(self) -> None:
-        """To the tokens."""
+        """To the tokens; from there, the filter goes."""
+        if self.focused is self.tokens:
+            self.leave_filter()
         self._enter(self.tokens)
 
     def commands(self) -> Iterable[SystemCommand]:

@@ -6,14 +6,13 @@ from time import monotonic
 
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
-from textual.content import Content
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widget import Widget
 
 from opd_tui.palette import Palette
+from opd_tui.screens.guest import entitle
 from opd_tui.session import Session
-from opd_tui.text import Safe, fit_tail, safe
+from opd_tui.text import Safe, cells, fit, fit_tail, safe
 from opd_tui.widgets.lines import Lines, ink, span
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
@@ -21,11 +20,11 @@ from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
 from opd_tui.widgets.tokens import NO_NOTE, TokenView
 
 HINTS = (
-    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("tab", "pane"),
-    Hint("?", "help"), Hint("q", "quit"), Hint("1-9", "objective"), Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"),
-    Hint("p", "prompt"), Hint("u", "marks"), Hint("v", "spaces"),
-    Hint("i", "teachers"), Hint("o", "any objective"), Hint("S", "support"), Hint("b", "bookmark"), Hint("y/Y", "copy"),
-    Hint("x", "export"),
+    Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
+    Hint("g", "charts"), Hint("?", "help"), Hint("tab", "pane"), Hint("q", "quit"), Hint("/", "filter"), Hint("1-9", "objective"),
+    Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"), Hint("f/F", "match"), Hint(":", "go to"), Hint("p", "prompt"),
+    Hint("u", "marks"), Hint("v", "spaces"), Hint("i", "teachers"), Hint("o", "any objective"), Hint("S", "support"),
+    Hint("b", "bookmark"), Hint("y/Y", "copy"), Hint("x", "export"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.
 FOLLOW_EVERY = 0.12
@@ -106,34 +105,45 @@ class BrowseView(Screen[None]):
         colours = self.palette.ink
         n = len(catalogue.questions)
         state = "complete" if catalogue.complete else "live ●"
+        here = [span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []
+        if here and self.note:  # before the name of the store, which would leave it no room
+            here.append(span(f"{fit(self.note, min(cells(self.note), 18))} ", ink(colours.text)))
+        title = [span(f" {catalogue.title} ", ink(colours.text, bold=True))]
         left = [
-            span(f" {catalogue.title} ", ink(colours.text, bold=True)),
-            *([span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []),
+            *(here + title if self.note else title + here),
             span(f" {catalogue.student}", ink(colours.dim)),
             span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
         ]
         right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         self.header.set(left, right)
-        _entitle(self.query_one("#middle"), self._page_title)
+        entitle(self.query_one("#middle"), self._page_title, self.note)
+
+    @property
+    def note(self) -> Safe:
+        """The filter, in a few words."""
+        return NO_NOTE
 
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
         session = self.session
         questions = session.questions_by(self.questions.order)
-        if questions is None:
+        if questions is None or session.catalogue is None:
             return
+        n = len(session.catalogue.questions)
         self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
-        _entitle(self.questions, Safe(f"questions {len(questions)}"), Safe(order))
+        entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))
         self.show_rollouts()
 
     def show_rollouts(self) -> None:
         """The rollouts of the current question."""
         session, question = self.session, self.session.question
         if question is not None:
-            self.rollouts.show(question.rollouts, session.score_of_rollout, session.rollout)
-            _entitle(self.rollouts, Safe(f"rollouts of {fit_tail(question.label, 10).strip()}"))
+            rollouts, n = session.shown_rollouts(question), len(question.rollouts)
+            self.rollouts.show(rollouts, session.score_of_rollout, session.rollout)
+            some = f"{len(rollouts)} of {n} " if len(rollouts) < n else ""
+            entitle(self.rollouts, Safe(f"{some}rollouts of {fit_tail(question.label, 10).strip()}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
         """Another page: everything but the list of questions. `note`: why there is none."""
@@ -203,13 +213,5 @@ class BrowseView(Screen[None]):
     def show_teachers(self) -> None:
         """The teachers at this token."""
         note = self.session.overview.note if self.session.overview else ""
-        _entitle(self.teachers, Safe("teachers"), Safe(note))
+        entitle(self.teachers, Safe("teachers"), Safe(note))
         self.teachers.teachers(*self.session.teacher_lines(), self.session.teacher)
-
-
-def _entitle(widget: Widget, title: Safe, subtitle: Safe = NO_NOTE) -> None:
-    """Put titles, which are no markup, on the border of `widget`; new ones draw all of it again."""
-    if widget.border_title != Content(title).markup:
-        widget.border_title = Content(title)
-    if (widget.border_subtitle or "") != subtitle:
-        widget.border_subtitle = Content(subtitle)

@@ -16,7 +16,7 @@ from opd_tui.bars import NO_VALUE, bins, level
 from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
 from opd_tui.numbers import plain, signed, signed_interval
-from opd_tui.palette import STEPS, mark, number
+from opd_tui.palette import STEPS, Scale, mark, number
 from opd_tui.text import Safe, cells, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
 
@@ -99,7 +99,7 @@ class Legend(Panel):
         unsure = isfinite(value) and token in colouring.uncertain
         here = [
             span("here ", dim),
-            span(_said(value, amount(value, 3), metric.unit, scale.names), strong),
+            span(said(value, metric, scale), strong),
             span("? sign uncertain" if unsure else "", dim),
         ]
         title = [span(f" {metric.label} ", strong), span(choice, dim)]
@@ -130,13 +130,14 @@ class Legend(Panel):
         self.show(lines)
 
 
-def _said(value: float, amount: str, unit: str, names: Sequence[str]) -> str:
-    """The value under the cursor, in words where it is a category."""
+def said(value: float, metric: Metric, scale: Scale) -> str:
+    """The value of a token, in words where it is a category."""
     if not isfinite(value):
         return "no estimate"
-    if names:
-        return f"{number(int(value))} {names[int(value)]}" if int(value) < len(names) else "no estimate"
-    return f"{amount} {unit}" if unit else amount
+    if scale.names:
+        return f"{number(int(value))} {scale.names[int(value)]}" if int(value) < len(scale.names) else "no estimate"
+    amount = (signed if scale.diverging and scale.low < 0 else plain)(value, 3)
+    return f"{amount} {metric.unit}" if metric.unit else amount
 
 
 class Track(Lines):
@@ -145,8 +146,9 @@ class Track(Lines):
     class Pointed(Message):
         """A token was pointed at."""
 
-        def __init__(self, token: int) -> None:
+        def __init__(self, track: Track, token: int) -> None:
             super().__init__()
+            self.track = track
             self.token = token
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -228,7 +230,7 @@ class Track(Lines):
         offset = event.get_content_offset(self)
         n = len(self._colouring.values) if self._colouring else 0
         if offset is not None and n:
-            self.post_message(self.Pointed(min(max((offset.x - 1) * n // self._room, 0), n - 1)))
+            self.post_message(self.Pointed(self, min(max((offset.x - 1) * n // self._room, 0), n - 1)))
 
 
 class TeacherStrip(Panel, can_focus=True):

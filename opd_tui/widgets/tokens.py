@@ -145,7 +145,7 @@ class TokenView(Lines, can_focus=True):
         """To a token, counted from the end where negative."""
         self.move(token % self.n_tokens if self.n_tokens else 0)
 
-    def move(self, token: int) -> None:
+    def move(self, token: int, *, tell: bool = True) -> None:
         """Put the cursor on `token`, as nearly as there is one."""
         token = min(max(token, 0), max(self.n_tokens - 1, 0))
         if token == self.cursor or not self.n_tokens:
@@ -154,7 +154,8 @@ class TokenView(Lines, can_focus=True):
         self._redraw_token(before)
         self._redraw_token(token)
         self._reveal_cursor()
-        self._follow(token)
+        if tell:
+            self._follow(token)
 
     def _redraw_token(self, token: int) -> None:
         top = self._top - self.scroll_offset.y
@@ -195,9 +196,8 @@ class TokenView(Lines, can_focus=True):
         return self._mark_spans(line) if is_marks else self._token_spans(line)
 
     def _token_spans(self, line: Line) -> Spans:
-        spans = [span(f"{line.first:>{GUTTER - 1}}", ink(self.palette.ink.faint)), span(" ")]
-        if any(line.first <= token <= line.pieces[-1].last for token in self._flags):
-            spans[-1] = span("◆", ink(self.palette.ink.accent))
+        flagged = any(line.first <= token <= line.pieces[-1].last for token in self._flags)
+        spans = [span(f"{line.first:>{GUTTER - 1}}{'◆' if flagged else ' '}", ink(self.palette.ink.faint))]
         for piece in line.pieces:
             text = piece.text
             if piece.kind in (Kind.SPACE, Kind.NEWLINE) and not self.whitespace:

@@ -55,6 +55,25 @@ def test_a_question_reads_as_it_was_written(shared_store: Path, records: list[Pa
             )
 
 
+def test_columns_along_some_rollouts_are_those_of_the_rollouts(shared_store: Path) -> None:
+    reader = store.open(shared_store)
+    for question, places in (("q001", range(1, 3)), ("q004", range(4)), ("q005", range(2, 4)), ("q002", range(2, 2))):
+        rollouts = [reader.rollout(question, reader.line(question).rollouts[place].index) for place in places]
+        student, by_teacher = reader.columns(question, places, ("logprob", "path_node"), {"entropy", "divergence"}, ["hot"])
+        for name, field in (("logprob", "logprob_T"), ("path_node", "node_P")):
+            expected = np.concatenate([np.empty(0, np.float32), *(getattr(rollout, field) for rollout in rollouts)])
+            assert np.array_equal(student[name], expected)
+        assert set(by_teacher) == {"hot"} and set(by_teacher["hot"]) == {"entropy", "divergence"}
+        hot = IDS.index("hot")
+        expected = np.concatenate([np.empty(0, np.float16), *(rollout.teacher_entropy_TM[:, hot] for rollout in rollouts)])
+        assert np.array_equal(by_teacher["hot"]["entropy"], expected)
+    assert reader.columns("q001", range(1), ("token_id",))[1] == {}
+    with pytest.raises(StoreError, match="no question 'nobody'"):
+        reader.columns("nobody", range(1), ("token_id",))
+    with pytest.raises(StoreError, match="no teacher 'nobody'"):
+        reader.columns("q001", range(1), (), ("entropy",), ["nobody"])
+
+
 def test_a_rollout_reads_as_it_was_written(shared_store: Path, records: list[PartArrays]) -> None:
     reader = store.open(shared_store)
     for number, index in itertools.product(range(6), range(4)):

@@ -257,7 +257,7 @@ async def test_help_has_every_key_and_nothing_else(calm_store: Path) -> None:
         }
         assert shown == bound | {"ctrl+p"}
         assert all(does for _, lines in on_top.keys for _, does in lines)
-        assert [title for title, _ in on_top.keys][:4] == ["move", "colour", "read", "keep"]
+        assert [title for title, _ in on_top.keys][:5] == ["move", "find", "colour", "read", "keep"]
         assert NAMES["apostrophe"] in shown
 
 

@@ -13,7 +13,7 @@ from opd_tui.colouring import Colouring
 from opd_tui.metrics import METRICS, metric
 from opd_tui.numbers import NONE, effective, interval, plain, prob, signed
 from opd_tui.palette import NEUTRAL, STEPS, Depth, Palette, Scale, contrast, depth_of, letters_on, mark, marks
-from opd_tui.place import Place, parse_place
+from opd_tui.place import Place, parse_goto, parse_place
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
 
 ALIGNMENT = Scale(-1.0, 1.0, diverging=True)
@@ -147,3 +147,31 @@ def test_walks() -> None:
 )
 def test_an_effective_count_takes_four_cells(n, text):
     assert effective(n) == text
+
+
+def test_a_place_may_be_named_in_part() -> None:
+    questions, here = {"q1", "q12", "a/b", "a/geometry-7"}, Place("q12", 3, 40)
+    for text, place in (
+        ("a/b/4/5", Place("a/b", 4, 5)),
+        ("/2", Place("q12", 2)),
+        ("/2/7", Place("q12", 2, 7)),
+        ("//7", Place("q12", 3, 7)),
+        (" 7 ", Place("q12", 3, 7)),
+        ("GEO", Place("a/geometry-7")),
+        ("12/0/1", Place("q12", 0, 1)),
+    ):
+        assert parse_goto(text, questions, here) == place
+    assert parse_goto("7", {*questions, "7"}, here) == Place("7")
+    for text, words in (
+        ("", "is wanted"),
+        ("/", "numbers are places of this question"),
+        ("/1/2/3", "numbers are places"),
+        ("q", "2 questions have 'q'"),
+        ("geo/x", "rollout and token are numbers, as in a/geometry-7/1/40"),
+        ("geometri", "did you mean"),
+        ("zzz", "in this store"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            parse_goto(text, questions, here)
+    with pytest.raises(ValueError, match="no question is open"):
+        parse_goto("/1", questions, None)

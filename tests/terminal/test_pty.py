@@ -28,7 +28,22 @@ TAB, ESCAPE = "\t", "\x1b"
 #: Everything that Textual itself sends, by ECMA-48's own grammar: CSI, and the few private and string sequences it uses.
 CSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 OTHER = re.compile(rb"\x1b[78=>]|\x1b\([A-Z0-9]|\x1bP[^\x1b]*\x1b\\|\x1b_[^\x1b]*\x1b\\|\x1b\]22;[a-z-]*\x07")
-HOSTILE_KEYS = (*"nn]mtvur2p", ESCAPE, TAB, "\r", ESCAPE, *(TAB * 3), *"jk?", ESCAPE)
+HOSTILE_KEYS = (
+    *"nn]mtvur2p",
+    ESCAPE,
+    TAB,
+    "\r",
+    ESCAPE,
+    *(TAB * 3),
+    *"jk?",
+    ESCAPE,
+    *"c]tL",
+    ESCAPE,
+    *"g\r",
+    ESCAPE,
+    ESCAPE,
+    TAB,
+)
 
 
 class Terminal:
@@ -129,12 +144,26 @@ def escapes_of(sent: bytes) -> bytes:
     return OTHER.sub(b"", CSI.sub(b"", sent))
 
 
+def assert_aligned(shown: Terminal, token: int) -> None:
+    """The borders of panes stand in the columns where they stand in the panes' first line."""
+    lines = shown.text.splitlines()
+    top = next(number for number, line in enumerate(lines) if line.startswith("╭"))
+    bottom = next(number for number, line in enumerate(lines) if line.startswith("╰") and number > top)
+    corners = [column for column, char in enumerate(lines[top]) if char in "╭╮"]
+    for row in range(top + 1, bottom):
+        assert all(shown.screen.buffer[row][column].data in "│╰╭╯╮" for column in corners), (token, lines[row])
+
+
 def test_hostile_data_sends_nothing_that_a_terminal_obeys(hostile_store: Path) -> None:
     with terminal(hostile_store, COLORTERM="truecolor") as shown:
         shown.until(lambda: "3 of 3 questions" in shown.text and "p_succ" in shown.text)
         for keys in HOSTILE_KEYS:
             shown.press(keys)
+        shown.press(ESCAPE)
         assert "Traceback" not in shown.text
+        for token in range(0, 40, 3):  # over every piece, the longest one last
+            shown.press("l" * 3)
+            assert_aligned(shown, token)
         quit_with_q(shown)
     left = escapes_of(shown.sent)
     assert b"\x1b" not in left, left[max(left.index(b"\x1b") - 20, 0) :][:60]

@@ -46,6 +46,7 @@ def test_nothing_heavy_before_the_first_paint_and_no_models_ever(calm_store: Pat
     assert not seen["first paint"] & (NEVER | LATER)
     assert not seen["the end"] & NEVER
     assert seen["the end"] >= LATER
+    assert not seen["the end"] & {"textual_plot", "opd_tui.charts", "opd_tui.screens.compare"}  # each with its own key
 
 
 def test_the_command_line_loads_no_numbers_to_start_browsing() -> None:
