@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
+from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
 
 from opd_tui.loader import OPEN, Answer, Broken, Failed, Loader
-from opd_tui.metrics import METRICS, Metric, metric
+from opd_tui.metrics import Metric, metric
 from opd_tui.palette import Depth, Palette, depth_of
 from opd_tui.screens.opening import Opening
+from opd_tui.screens.too_small import TooSmall, is_too_small
+from opd_tui.settings import DEFAULTS, Settings, load_settings
 from store.errors import StoreError
 
 DARK = Theme(
@@ -43,7 +47,7 @@ class Wish:
 
     at: str | None = None
     teacher: str | None = None
-    metric: Metric = METRICS[0]
+    metric: Metric | None = None  #: None: as it was left, or as the settings say
 
 
 class OpdTui(App[None]):
@@ -59,19 +63,35 @@ class OpdTui(App[None]):
             super().__init__()
             self.answer = answer
 
-    def __init__(self, path: str, wish: Wish | None = None, *, depth: Depth | None = None) -> None:
-        """The store at `path`. `depth`: how many colours to use, where the terminal is not to be asked."""
+    def __init__(
+        self,
+        path: str,
+        wish: Wish | None = None,
+        *,
+        depth: Depth | None = None,
+        settings: Settings = DEFAULTS,
+        restore: bool = False,
+        remember: bool = False,
+    ) -> None:
+        """The store at `path`. `depth`: how many colours to use, where the terminal is not to be asked.
+
+        `restore`: begin where it was left; `remember`: keep for the next time where it is left.
+        """
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
         self.path = path
-        self._depth = depth
+        self._depth = depth or settings.depth
+        self.settings = settings
+        self._remember = remember
         self.failure: StoreError | None = None  #: why the store could not be opened
         self._wish = wish or Wish()
-        self.loader = Loader(path, self._deliver, self._wish.at)
+        self.loader = Loader(path, self._deliver, self._wish.at, restore=restore)
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.set_reactive(OpdTui.theme, DARK.name)  # to assign it would have all style sheets parsed once more
+        self.set_reactive(
+            OpdTui.theme, LIGHT.name if settings.theme == "light" else DARK.name
+        )  # to assign it would have all style sheets parsed once more
         self.stylesheet.set_variables(self.get_css_variables())
         self._browse: Browse | None = None
         self._quiet = ExitStack()
@@ -85,15 +105,26 @@ class OpdTui(App[None]):
             return ThriftyDriver
         return chosen
 
-    def on_resize(self) -> None:
-        """What the terminal shows is not known any more."""
+    def on_resize(self, event: events.Resize) -> None:
+        """What the terminal shows is not known any more; and it may be too small, or not any more."""
+        self._forget_terminal()
+        self._mind_size(event.size)
+
+    def _forget_terminal(self) -> None:
         forget = getattr(getattr(self._driver, "wire", None), "forget", None)
         if forget is not None:
             forget()
 
+    def _mind_size(self, size: Size) -> None:
+        """A sentence instead of panes that would only be in each other's way."""
+        if is_too_small(size) and not isinstance(self.screen, TooSmall):
+            self.push_screen(TooSmall())
+        elif not is_too_small(size) and isinstance(self.screen, TooSmall):
+            self.pop_screen()
+
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""
-        self.on_resize()
+        self._forget_terminal()
         self.refresh(repaint=True, layout=True)
 
     def _deliver(self, answer: Answer) -> None:
@@ -120,7 +151,7 @@ class OpdTui(App[None]):
 
         self.loader.start()
         wish = self._wish
-        self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric)
+        self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric, self.settings)
         for path in self._browse.css_path:  # here, so that it is not in the way once there is something to draw
             self.stylesheet.read(path)
         self.stylesheet.reparse()
@@ -138,8 +169,14 @@ class OpdTui(App[None]):
             screen.use(self.palette)
 
     def on_unmount(self) -> None:
-        """No more answers."""
+        """No more answers; and where the store was left is kept, if it can be."""
         self.loader.stop()
+        kept = self._browse.kept() if self._remember and self._browse is not None else None
+        if kept is not None:
+            from opd_tui.state import remember
+
+            with suppress(OSError):
+                remember(kept)
 
     async def on_opd_tui_delivered(self, message: Delivered) -> None:
         """Hand an answer to the screen; what no screen can go on with ends the app."""
@@ -153,7 +190,10 @@ class OpdTui(App[None]):
                 assert self._browse is not None  # it was made before the loader began
                 if not self._browse.is_attached:
                     self._quiet.enter_context(self.batch_update())  # nothing is drawn until there is something to show
+                    if isinstance(self.screen, TooSmall):
+                        self.pop_screen()
                     await self.push_screen(self._browse)
+                    self._mind_size(self.size)
                 for screen in self._ours:
                     screen.receive(answer)
                 if self._browse.shows_something:
@@ -165,18 +205,23 @@ class OpdTui(App[None]):
         yield from (command for ours in self._ours if ours is screen for command in ours.commands())
 
 
-def browse(path: str, *, at: str | None = None, teacher: str | None = None, metric: str | None = None) -> int:
+def browse(
+    path: str, *, at: str | None = None, teacher: str | None = None, metric: str | None = None, fresh: bool = False
+) -> int:
     """Explore the store at `path` until the user leaves. Returns the exit code.
 
-    `at` is QUESTION/ROLLOUT/TOKEN, `teacher` a teacher's id, `metric` what to colour by. Raises ValueError for an
-    unknown metric, and StoreError, with one sentence, where the store cannot be opened.
+    `at` is QUESTION/ROLLOUT/TOKEN, `teacher` a teacher's id, `metric` what to colour by; what is not named is as it was left,
+    but for `fresh`. Raises ValueError for an unknown metric, SettingsError for settings that cannot be used, and StoreError,
+    each with one sentence, where the store cannot be opened.
     """
-    app = OpdTui(path, Wish(at, teacher, _metric(metric)))
-    app.run()
+    wish = Wish(at, teacher, _metric(metric))
+    settings = load_settings()
+    app = OpdTui(path, wish, settings=settings, restore=settings.restore and not fresh, remember=settings.restore)
+    app.run(mouse=settings.mouse)
     if app.failure is not None:
         raise app.failure
     return app.return_code or 0
 
 
-def _metric(key: str | None) -> Metric:
-    return METRICS[0] if key is None else metric(key)
+def _metric(key: str | None) -> Metric | None:
+    return None if key is None else metric(key)

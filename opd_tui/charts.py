@@ -27,6 +27,7 @@ from compute.statistics import Interval, t_interval
 from compute.summary import SummaryRow, summarise
 from opd_tui.overview import score_in_blocks
 from opd_tui.text import Safe, safe
+from opd_tui.view import Support
 from store.node_tables import take_nodes
 from store.tables import Listing, Nodes, Paths
 
@@ -286,13 +287,18 @@ class ChartPart(Struct, frozen=True, eq=False):
     question_N: Int
     paths: Paths
     nothing: Nodes  #: the part's table of nodes without any row
+    support: Support
+    objectives: tuple[str, ...]
 
 
-def chart_part(nodes: Nodes, paths: Paths, n_sig: float) -> ChartPart:
-    """One part, scored a block of nodes at a time."""
-    alignment_MON, gain_MON = (np.asarray(one, dtype=np.float64) for one in score_in_blocks(nodes, n_sig))
+def chart_part(
+    nodes: Nodes, paths: Paths, n_sig: float, support: Support = "sliced", objectives: tuple[str, ...] | None = None
+) -> ChartPart:
+    """One part, scored a block of nodes at a time, under the study's objectives or any others."""
+    names = nodes.objectives if objectives is None else objectives
+    alignment_MON, gain_MON = (np.asarray(one, dtype=np.float64) for one in score_in_blocks(nodes, n_sig, support, names))
     nothing = take_nodes(nodes, _NO_ROWS, _NO_ROWS)
-    return ChartPart(alignment_MON, gain_MON, nodes.position_N.copy(), nodes.question_N.copy(), paths, nothing)
+    return ChartPart(alignment_MON, gain_MON, nodes.position_N.copy(), nodes.question_N.copy(), paths, nothing, support, names)
 
 
 def study(parts: Sequence[ChartPart], listing: Listing, n_sig: float, null_teachers: Sequence[str]) -> Study:
@@ -332,7 +338,7 @@ def _evidence(parts: Sequence[ChartPart], listing: Listing, n_sig: float, null_t
     """What findings take, as far as those that are drawn need it: alignment and gain, no halves and no features."""
     paths = _joined_paths(parts)
     nothing = parts[0].nothing
-    no_scores = score(nothing, n_sig=n_sig, support="sliced")
+    no_scores = score(nothing, n_sig=n_sig, support=parts[0].support, objectives=parts[0].objectives)
     number_R = np.repeat(listing.number_Q, np.diff(listing.rollout_start_Q1))
     keys = zip(number_R.tolist(), listing.index_R.tolist(), strict=True)
     lengths = dict(zip(keys, listing.n_tokens_R.tolist(), strict=True))

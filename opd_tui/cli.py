@@ -7,6 +7,7 @@ else that it does not show.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from functools import partial
@@ -207,6 +208,7 @@ def browse(
     at: Annotated[str | None, typer.Option(metavar="QUESTION/ROLLOUT/TOKEN", help="Open there.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher to look through.")] = None,
     metric: Annotated[str | None, typer.Option(help="What colours the tokens.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where this store was left.")] = False,
     web: Annotated[bool, typer.Option("--web", help="In a browser of this machine: prints the address to open.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: serve here; 0 for any port that is free.")] = 0,
 ) -> None:
@@ -218,7 +220,7 @@ def browse(
         return
     if port:
         raise typer.BadParameter("--port goes with --web.")
-    _browse(path, at, teacher, metric)
+    _browse(path, at, teacher, metric, fresh=fresh)
 
 
 @app.command()
@@ -243,15 +245,25 @@ class _Failure(Exception):
     """A failure of the command itself, in one sentence."""
 
 
-def _browse(path: str, at: str | None, teacher: str | None, metric: str | None) -> None:
+def _browse(path: str, at: str | None, teacher: str | None, metric: str | None, *, fresh: bool = False) -> None:
     from opd_tui.imports import uncollected
 
     with uncollected():
         from opd_tui.app import browse
+        from opd_tui.settings import SettingsError
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise _Failure("The explorer needs a terminal; `opd-tui info` and `opd-tui export` do without.")
-    raise typer.Exit(browse(path, at=at, teacher=teacher, metric=metric))
+    if os.environ.get("TERM", "dumb") in ("", "dumb") and os.name == "posix":
+        raise _Failure(
+            "The explorer needs a terminal that can place its cursor, and TERM names none; set it, for example to "
+            "TERM=xterm-256color, or use `opd-tui info` and `opd-tui export`."
+        )
+    try:
+        code = browse(path, at=at, teacher=teacher, metric=metric, fresh=fresh)
+    except SettingsError as error:
+        raise _Failure(str(error)) from None
+    raise typer.Exit(code)
 
 
 def _require_compute() -> None:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 import store
 from compute.objectives import parse
-from compute.posterior import Posterior, fit, posterior
+from compute.posterior import Posterior, Prior, fit, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.evaluating import Bool
@@ -34,6 +34,7 @@ from store.tables import Nodes, Rollout
 
 Format = Literal["jsonl", "csv", "parquet", "npz"]
 Row = dict[str, Any]
+Progress = Callable[[int], None]
 
 
 class Selection(Struct, frozen=True):
@@ -97,6 +98,17 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
                 yield from _rollout_rows(opened, rollout, scored, selection.positions, keep)
 
 
+def one_row(
+    opened: Store, rollout: Rollout, nodes: Nodes, scores: Scores, prior: Prior | None, position: int, teacher: str
+) -> Row:
+    """The row of one token under one teacher, from nodes that are scored already. `prior`: the study's, as far as it is known."""
+    known = prior is not None and (prior.teachers, prior.objectives) == (scores.teachers, scores.objectives)
+    sure = posterior(nodes, scores, prior) if known and prior is not None else None
+    scored = _Scored(nodes, scores, sure, opened.judged_only(rollout.question_id))
+    found = _rollout_rows(opened, rollout, scored, (position, position + 1), None)
+    return next(row for row in found if row["teacher"] == teacher)
+
+
 class _Scored(Struct, frozen=True):
     """A question's nodes, their scores, and how sure these are under the prior of the whole study."""
 
@@ -120,16 +132,16 @@ def _scored(opened: Store, question: str | None, teachers: tuple[str, ...], name
         raise StoreError(str(error)) from None
 
 
-def write(path: str, selection: Selection, format: Format, out: str) -> int:
+def write(path: str, selection: Selection, format: Format, out: str, progress: Progress | None = None) -> int:
     """Write a selection of the store at `path` to the file `out`, or text to standard output for ``-``; return how many rows.
 
-    A file appears only when it is whole. Raises StoreError for unknown names, where the file cannot be written, and where
-    a format takes an extra that is not installed; ExpressionError as `rows`.
+    `progress` is told now and then how many rows are made. A file appears only when it is whole. Raises StoreError for unknown
+    names, where the file cannot be written, and where a format takes an extra that is not installed; ExpressionError as `rows`.
     """
     if format == "parquet":
         require_pyarrow()  # before a store is scored for it
     opened = store.open(path)
-    found = rows(opened, selection)
+    found = _counted(rows(opened, selection), progress) if progress else rows(opened, selection)
     names = _objectives(opened, selection)
     parse_where(opened, selection.where, names)  # before a file is begun
     if out == "-":
@@ -156,6 +168,13 @@ def write(path: str, selection: Selection, format: Format, out: str) -> int:
         with suppress(OSError):
             unfinished.unlink()
     return n
+
+
+def _counted(found: Iterator[Row], progress: Progress) -> Iterator[Row]:
+    for n, row in enumerate(found):
+        if n % 200 == 0:
+            progress(n)
+        yield row
 
 
 def _on_screen(line: str) -> str:
@@ -259,20 +278,24 @@ def _rollout_rows(
 def _node_columns(opened: Store, scored: _Scored, node: int, m: int) -> Row:
     """What a decision point adds to a row."""
     nodes, scores, sure = scored.nodes, scored.scores, scored.sure
-    assert sure is not None
-    calibrated_O = sure.calibrated_MO[m]
+    calibrated_O = sure.calibrated_MO[m] if sure is not None else np.zeros(len(scores.objectives), bool)
+
+    def said(name: str) -> Any:
+        value_O = getattr(sure, name)[m, :, node] if sure is not None else np.nan
+        return np.where(calibrated_O, value_O, np.nan)
+
     columns = (
         scores.alignment_MON[m, :, node],
-        np.where(calibrated_O, sure.cosine_low_MON[m, :, node], np.nan),
-        np.where(calibrated_O, sure.cosine_high_MON[m, :, node], np.nan),
+        said("cosine_low_MON"),
+        said("cosine_high_MON"),
         scores.gain_MON[m, :, node],
         scores.gain_se_MON[m, :, node],
-        np.where(calibrated_O, sure.p_positive_MON[m, :, node], np.nan),
+        said("p_positive_MON"),
     )
     values = (*(map(_number, column_O) for column_O in columns), calibrated_O.tolist())
     return {
         **{name: dict(zip(scores.objectives, value_O, strict=True)) for name, value_O in zip(PER_OBJECTIVE, values, strict=True)},
-        "reliability": _number(sure.reliability_N[node]),
+        "reliability": _number(sure.reliability_N[node]) if sure is not None else None,
         "teacher_advantage": _number(scores.advantage_MN[m, node]),
         "success_rate_range": _number(scores.success_rate_range_N[node]),
         "n_kept": int(scores.n_kept_N[node]),

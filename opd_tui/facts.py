@@ -25,6 +25,8 @@ class Mean(Struct, frozen=True):
     gain: float
     correct: float
     incorrect: float
+    gain_low: float = float("nan")
+    gain_high: float = float("nan")
 
 
 class Score(Struct, frozen=True):
@@ -77,6 +79,7 @@ class TeacherFacts(Struct, frozen=True):
     description: Safe
     null: bool
     late: bool = False  #: added later, and judged only at nodes that others nominated
+    context: Safe = Safe("")  #: what kind of teacher: external, or the context that the student is given
 
 
 class Catalogue(Struct, frozen=True, eq=False):
@@ -88,6 +91,8 @@ class Catalogue(Struct, frozen=True, eq=False):
     objectives: tuple[Safe, ...]
     n_planned: int
     questions: Questions
+    spellings: tuple[str, ...] = ()  #: of the objectives, as stored; never drawn
+    study_hash: str = ""
 
     @property
     def complete(self) -> bool:
@@ -133,6 +138,8 @@ class NodeFacts(Struct, frozen=True):
     success_range: float
     value: float
     advantage: float
+    p_positive: float  #: P(alignment > 0) under the current objective
+    reliability: float
     judged_only: bool  #: the teacher did not nominate this position
     objectives: tuple[ObjectiveFacts, ...]
     children: tuple[ChildFacts, ...]
@@ -162,6 +169,7 @@ class TokenFacts(Struct, frozen=True):
     kl_student_teacher: float
     kl_teacher_student: float
     js: float
+    overlap: float  #: share of the student's most likely tokens that are among the teacher's
     student_top: tuple[Candidate, ...]
     teacher_top: tuple[Candidate, ...]
     student_tail: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -19,28 +20,36 @@ from opd_tui.imports import uncollected
 from store.errors import StoreError
 
 if TYPE_CHECKING:
+    from compute.posterior import Prior
     from opd_tui.charts import Study
+    from opd_tui.copying import Copying
+    from opd_tui.exporting import Order
     from opd_tui.facts import Catalogue, Passage
     from opd_tui.matches import Found
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
     from opd_tui.pairing import Comparison
+    from opd_tui.place import Place
     from opd_tui.query import Query
     from opd_tui.reading import Library
+    from opd_tui.state import Kept
+    from opd_tui.view import View
 
 
 #: Seconds after which a thread that reads or scores hands over to the one that draws, where that waits.
 HAND_OVER = 0.001
 #: Requests that are no page.
-OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS, SEARCH = 0, -1, -2, -3, -4, -5, -6
+OPEN, POLL, SURVEY, PREFETCH, COMPARE, CHARTS, SEARCH, LOOK, COPY, EXPORT = 0, -1, -2, -3, -4, -5, -6, -7, -8, -9
 #: Seconds without a request after which neighbours are read ahead: a screen is painted by then.
 READ_AHEAD_AFTER = 0.4
 
 
 class Opened(Struct, frozen=True):
-    """The store is open; or, later, it has grown."""
+    """The store is open. `kept`: how it was left the last time; `view`: what it is scored under."""
 
     catalogue: Catalogue
+    kept: Kept | None
+    view: View
 
 
 class Polled(Struct, frozen=True):
@@ -77,6 +86,30 @@ class Texts(Struct, frozen=True):
     passages: tuple[Passage, ...]
 
 
+class Looked(Struct, frozen=True):
+    """Everything is scored under `view` from now on; with the rollout that was looked at, if there was one."""
+
+    view: View
+    catalogue: Catalogue
+    page: RolloutPage | None
+
+
+class Copied(Struct, frozen=True):
+    """A text that is wanted on the clipboard, and in a file of this name."""
+
+    what: str
+    text: str
+    file: str
+
+
+class Exporting(Struct, frozen=True):
+    """So many rows of an export are made, of about so many; with the sentence that ends it, at last."""
+
+    done: int
+    total: int
+    sentence: str = ""
+
+
 class Compared(Struct, frozen=True):
     """The two rollouts that were asked for."""
 
@@ -102,7 +135,9 @@ class Broken(Struct, frozen=True):
     error: Exception
 
 
-Answer = Opened | Polled | Loaded | Surveyed | Searched | Texts | Compared | Charted | Failed | Broken
+Answer = (
+    Opened | Polled | Loaded | Surveyed | Searched | Texts | Compared | Charted | Looked | Copied | Exporting | Failed | Broken
+)
 Deliver = Callable[[Answer], None]
 Job = Callable[["Library"], Answer | None]
 
@@ -110,8 +145,12 @@ Job = Callable[["Library"], Answer | None]
 class Loader:
     """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
 
-    def __init__(self, path: str, deliver: Deliver, at: str | None = None) -> None:
-        """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it."""
+    def __init__(self, path: str, deliver: Deliver, at: str | None = None, *, restore: bool = False) -> None:
+        """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it.
+
+        `restore`: look up how the store was left the last time.
+        """
+        self._restore = restore
         self.path = path
         self._at = at
         self._deliver = deliver
@@ -156,6 +195,28 @@ class Loader:
     def completions(self, request: int, question_id: str, node: int, token_id: int) -> None:
         """Ask for the kept completions of a node's child. Answer: Texts."""
         self._desk.put((request, lambda library: Texts(request, "completions", library.completions(question_id, node, token_id))))
+
+    def look(self, view: View, question_id: str | None, index: int | None) -> None:
+        """Ask for everything to be scored under another view. Answer: Looked, or Failed(LOOK) and all stays as it was."""
+
+        def job(library: Library) -> Answer:
+            catalogue = library.look(view, question_id)
+            page = library.rollout(question_id, index) if question_id is not None and index is not None else None
+            return Looked(view, catalogue, page)
+
+        self._desk.put((LOOK, job))
+
+    def copy(self, what: Copying, place: Place, teacher: str, prior: Prior | None) -> None:
+        """Ask for a token's text, or for its row of an export under a teacher. Answer: Copied."""
+        self._desk.put((COPY, lambda library: Copied(*library.copied(what, place, teacher, prior))))
+
+    def export(self, order: Order) -> None:
+        """Ask for rows to be written to a file. Answers: Exporting, the last one with a sentence; or Failed(EXPORT)."""
+
+        def job(library: Library) -> Answer:
+            return library.export(order, lambda done, total: self._hand_over(Exporting(done, total)))
+
+        self._survey.put((EXPORT, job))
 
     def compare(self, question_id: str, left: int, right: int | None) -> None:
         """Ask for two rollouts side by side; without `right`: the nearest of opposite outcome.
@@ -218,17 +279,30 @@ class Loader:
                 from opd_tui.reading import Library
 
             library = Library(self.path)
-            answer: Answer = Opened(library.catalogue())
+            answer: Answer = self._opened(library)
         except StoreError as error:
             answer = Failed(OPEN, str(error))
         except Exception as error:
             answer = Broken(error)
         self._hand_over(answer)
         if isinstance(answer, Opened):
-            library.warm(self._at)
+            library.warm(self._at or (answer.kept.at(answer.catalogue.questions.ids) if answer.kept else None))
             for name, jobs in (("survey", self._survey), ("search", self._searches)):
                 threading.Thread(target=self._work, args=(library, jobs), name=f"opd-tui-{name}", daemon=True).start()
             self._work(library, self._desk)
+
+    def _opened(self, library: Library) -> Opened:
+        """The lists, scored as they were left if the store still can."""
+        catalogue = library.catalogue()
+        kept = None
+        if self._restore:
+            from opd_tui.state import recall
+
+            kept = recall(self.path, catalogue.study_hash)
+        if kept is not None and kept.view != library.view:
+            with suppress(StoreError):
+                catalogue = library.look(kept.view, kept.question if kept.question in catalogue.questions.ids else None)
+        return Opened(catalogue, kept, library.view)
 
     def _work(self, library: Library, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:
         """Do jobs in order. Reading ahead waits until a person has what was asked for before their eyes."""

@@ -17,6 +17,7 @@ from compute.posterior import Prior, fit
 from compute.scores import Scores, score_estimates
 from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
+from opd_tui.view import OWN, Support, View
 from store.node_tables import merge_nodes, take_nodes
 from store.tables import Int, Nodes, Paths
 
@@ -62,8 +63,10 @@ class Overview:
         *,
         share: float = 1.0,
         prior: Prior | None = None,
+        view: View = OWN,
     ) -> None:
-        """`share` of the study is in `parts`. `prior`: how sure scores are, where that is known."""
+        """`share` of the study is in `parts`. `prior`: how sure scores are, where that is known. `view`: what was scored."""
+        self.view = view
         self.share = share
         self.prior = prior
         shape = len(teachers), len(objectives), 0
@@ -114,13 +117,20 @@ class Overview:
         return self._means.get((teacher, objective), NO_MEAN)
 
 
-def score_part(nodes: Nodes, paths: Paths, n_sig: float, sample_every: int) -> PartOverview:
+def score_part(
+    nodes: Nodes,
+    paths: Paths,
+    n_sig: float,
+    sample_every: int,
+    support: Support = "sliced",
+    objectives: Sequence[str] | None = None,
+) -> PartOverview:
     """The questions of one part, scored a block of nodes at a time: scoring takes much more memory than its result.
 
     Questions whose number `sample_every` divides are the sample.
     """
     number_Q, question_N = np.unique(nodes.question_N, return_inverse=True)
-    alignment_MON, gain_MON = score_in_blocks(nodes, n_sig)
+    alignment_MON, gain_MON = score_in_blocks(nodes, n_sig, support, objectives)
     path_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
     along_MOP = alignment_MON[:, :, paths.node_P]
     mean_MOQ, worst_MOQ, n_MOQ = _by_group(alignment_MON, question_N, len(number_Q))
@@ -141,28 +151,32 @@ def score_part(nodes: Nodes, paths: Paths, n_sig: float, sample_every: int) -> P
     )
 
 
-def score_in_blocks(nodes: Nodes, n_sig: float) -> tuple[Array, Array]:
+def score_in_blocks(
+    nodes: Nodes, n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
+) -> tuple[Array, Array]:
     """Alignment and gain [M, O, N], scored a block of questions at a time."""
-    shape = len(nodes.teachers), len(nodes.objectives), len(nodes)
+    shape = len(nodes.teachers), len(nodes.objectives if objectives is None else objectives), len(nodes)
     alignment_MON, gain_MON = np.full(shape, nan), np.full(shape, nan)
     for rows, block in _blocks(nodes):
-        scores = score_quickly(block, n_sig)
+        scores = score_quickly(block, n_sig, support, objectives)
         alignment_MON[:, :, rows], gain_MON[:, :, rows] = scores.alignment_MON, scores.gain_MON
     return alignment_MON, gain_MON
 
 
-def score_quickly(nodes: Nodes, n_sig: float) -> Scores:
+def score_quickly(nodes: Nodes, n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None) -> Scores:
     """As `compute.scores.score` without the intervals of p_succ, which take four fifths of its time."""
-    return score_estimates(nodes, estimate(nodes, n_sig=n_sig, level=None), support="sliced")
+    return score_estimates(nodes, estimate(nodes, n_sig=n_sig, level=None), support=support, objectives=objectives)
 
 
-def prior_of(parts: Sequence[PartOverview], n_sig: float) -> Prior | None:
+def prior_of(
+    parts: Sequence[PartOverview], n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
+) -> Prior | None:
     """How sure scores are, from the samples of the parts; None where there is no node."""
     samples = [part.sample for part in parts if len(part.sample)]
     if not samples:
         return None
     nodes = merge_nodes(samples)
-    return fit(nodes, score_quickly(nodes, n_sig))
+    return fit(nodes, score_quickly(nodes, n_sig, support, objectives))
 
 
 def sampling(n_nodes: int) -> int:
@@ -234,7 +248,7 @@ def _means(mean_MOL: Array, gain_MOL: Array, number_L: Int, correct_L: NDArray[n
 
 def _mean(both: tuple[Interval, Interval], correct: Interval, incorrect: Interval) -> Mean:
     alignment, gain = both
-    return Mean(alignment.mean, alignment.low, alignment.high, gain.mean, correct.mean, incorrect.mean)
+    return Mean(alignment.mean, alignment.low, alignment.high, gain.mean, correct.mean, incorrect.mean, gain.low, gain.high)
 
 
 def _by_group(value_MON: Array, group_N: NDArray[np.integer[Any]], n_groups: int) -> tuple[Array, Array, Int]:

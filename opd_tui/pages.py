@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from compute.posterior import Prior, posterior
+from compute.posterior import Prior
 from compute.scores import Scores
 from opd_tui.colouring import Colouring
 from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
 from opd_tui.metrics import Metric
-from opd_tui.palette import Scale
 from opd_tui.text import Run, Safe
-from store.schema import DIVERGENCES, REST_TOKEN, ChildKind, TokenSource
+from opd_tui.values import JS, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, Sure, overlap, scale_of, sureness, values
+from store.schema import REST_TOKEN, ChildKind, TokenSource
 from store.tables import Nodes, Rollout
 
 Array = NDArray[np.floating[Any]]
@@ -32,9 +31,6 @@ UNSURE = (0.05, 0.95)
 #: Where the study cannot say how sure a score is, or has not yet: a gain this many standard errors from zero has a sure sign.
 SURE = 1.96
 KINDS = {ChildKind.ON_PATH: "path", ChildKind.REST: "rest", ChildKind.END: "end"}
-KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, JS = (
-    DIVERGENCES.index(name) for name in ("kl_student_teacher", "kl_teacher_student", "js")
-)
 
 
 class RolloutPage(Struct, frozen=True):
@@ -49,6 +45,7 @@ class RolloutPage(Struct, frozen=True):
     scores: Scores
     n_sig: int
     objectives: tuple[Safe, ...]
+    teachers: tuple[Safe, ...]  #: their names
     label: Callable[[int], Safe]  #: a token id as safe text
     row_of: dict[int, int]  #: position of a node along the rollout to its row in `nodes`
 
@@ -80,86 +77,28 @@ class RolloutPage(Struct, frozen=True):
 
     # colours
 
-    def colouring(self, metric: Metric, teacher: int, objective: int, prior: Prior | None = None) -> Colouring:
-        """`metric` at every token. How sure its sign is: by `prior`, as far as that can tell, else by the error of the gain."""
-        values_T = self._values(metric, teacher, objective)
+    def sure(self, teacher: int, objective: int, prior: Prior | None) -> Sure:
+        """How sure the scores of the question's nodes are, as far as `prior` can tell."""
+        return sureness(self.nodes, self.scores, teacher, objective, prior)
+
+    def colouring(
+        self, metric: Metric, teacher: int, objective: int, sure: Sure | None = None, second: int | None = None
+    ) -> Colouring:
+        """`metric` at every token. How sure its sign is: as `sure` says, as far as that can tell, else by the error of the gain.
+
+        `second`: the teacher that the current one is held against, for the metric that needs two.
+        """
+        sure = sure or self.sure(teacher, objective, None)
+        values_T = values(self, metric, teacher, objective, second, sure)
         uncertain: frozenset[int] = frozenset()
         if metric.needs == "objective":
             rows = np.array(list(self.row_of.values()), int)
             gain_P, se_P = self.scores.gain_MON[teacher, objective, rows], self.scores.gain_se_MON[teacher, objective, rows]
             unsure_P = ~(np.abs(gain_P) >= SURE * se_P)
-            p_P = self.p_positive(teacher, objective, prior)[rows]
+            p_P = sure.p_positive_N[rows]
             unsure_P = np.where(np.isnan(p_P), unsure_P, (p_P >= UNSURE[0]) & (p_P <= UNSURE[1]))
             uncertain = frozenset(position for position, unsure in zip(self.row_of, unsure_P, strict=True) if unsure)
-        return Colouring(values_T.tolist(), _scale(metric, values_T), uncertain)
-
-    def p_positive(self, teacher: int, objective: int, prior: Prior | None) -> Array:
-        """P(alignment > 0) at every node of the question: [N]. NaN where there is no prior that could tell."""
-        scores, unknown_N = self.scores, np.full(len(self.nodes), nan)
-        if prior is None or (prior.teachers, prior.objectives) != (scores.teachers, scores.objectives):  # one came meanwhile
-            return unknown_N
-        teachers, objectives = (scores.teachers[teacher],), (scores.objectives[objective],)
-        at = np.s_[teacher : teacher + 1, objective : objective + 1]
-        found = posterior(
-            self.nodes,
-            replace(
-                scores,
-                teachers=teachers,
-                objectives=objectives,
-                alignment_MON=scores.alignment_MON[at],
-                update_MONK=scores.update_MONK[at],
-            ),
-            replace(
-                prior,
-                teachers=teachers,
-                objectives=objectives,
-                kappa_MO=prior.kappa_MO[at],
-                positive_MOS=prior.positive_MOS[at],
-                calibrated_MO=prior.calibrated_MO[at],
-            ),
-            n_draws=2,  # draws are for what is not asked here
-        )
-        return found.p_positive_MON[0, 0] if found.calibrated_MO[0, 0] else unknown_N
-
-    def _values(self, metric: Metric, teacher: int, objective: int) -> Array:
-        rollout, scores = self.rollout, self.scores
-        match metric.key:
-            case "alignment":
-                return self._at_nodes(scores.alignment_MON[teacher, objective])
-            case "gain":
-                return self._at_nodes(scores.gain_MON[teacher, objective])
-            case "advantage":
-                return self._at_nodes(scores.advantage_MN[teacher])
-            case "p-succ":
-                return self._at_nodes(self._taken_success())
-            case "log-ratio":
-                return rollout.teacher_logprob_TM[:, teacher] - rollout.logprob_T
-            case "kl-student-teacher":
-                return rollout.divergence_TMD[:, teacher, KL_STUDENT_TEACHER]
-            case "kl-teacher-student":
-                return rollout.divergence_TMD[:, teacher, KL_TEACHER_STUDENT]
-            case "js":
-                return rollout.divergence_TMD[:, teacher, JS]
-            case "teacher-entropy":
-                return rollout.teacher_entropy_TM[:, teacher]
-            case "student-entropy":
-                return rollout.entropy_T
-            case _:
-                return rollout.logprob_T
-
-    def _at_nodes(self, value_N: Array) -> Array:
-        values_T = np.full(self.n_tokens, nan)
-        values_T[list(self.row_of)] = value_N[list(self.row_of.values())]
-        return values_T
-
-    def _taken_success(self) -> Array:
-        """Success after the child that the rollout took, at each of its nodes."""
-        found_N = np.full(len(self.nodes), nan)
-        for position, row in self.row_of.items():
-            taken_K = self.nodes.token_NK[row] == self.rollout.token_id_T[position]
-            if taken_K.any():
-                found_N[row] = self.scores.estimates.p_succ_NK[row, int(taken_K.argmax())]
-        return found_N
+        return Colouring(values_T.tolist(), scale_of(metric, values_T, self.teachers), uncertain)
 
     # a token
 
@@ -189,6 +128,7 @@ class RolloutPage(Struct, frozen=True):
             kl_student_teacher=float(divergence_D[KL_STUDENT_TEACHER]),
             kl_teacher_student=float(divergence_D[KL_TEACHER_STUDENT]),
             js=float(divergence_D[JS]),
+            overlap=float(overlap(rollout, teacher, slice(position, position + 1))[0]),
             student_top=tuple(self._candidate(*row, token_id) for row in student_top if row[0] >= 0),
             teacher_top=tuple(self._candidate(*row, token_id) for row in teacher_top if row[0] >= 0),
             student_tail=float(rollout.tail_mass_T[position]),
@@ -200,7 +140,7 @@ class RolloutPage(Struct, frozen=True):
 
     # a node
 
-    def node(self, position: int, teacher: int, objective: int) -> NodeFacts | None:
+    def node(self, position: int, teacher: int, objective: int, sure: Sure | None = None) -> NodeFacts | None:
         """The node before the token at `position`, if there is one."""
         row = self.row_of.get(position)
         if row is None:
@@ -216,6 +156,8 @@ class RolloutPage(Struct, frozen=True):
             success_range=float(scores.success_rate_range_N[row]),
             value=float(scores.estimates.value_N[row]),
             advantage=float(scores.advantage_MN[teacher, row]),
+            p_positive=float(sure.p_positive_N[row]) if sure else nan,
+            reliability=float(sure.reliability_N[row]) if sure else nan,
             judged_only=nominated_by != 0 and not nominated_by >> teacher & 1,
             objectives=tuple(
                 ObjectiveFacts(
@@ -286,17 +228,3 @@ class RolloutPage(Struct, frozen=True):
 
 def _exp(logprob: float) -> float:
     return exp(logprob) if isfinite(logprob) else 0.0 if logprob == -np.inf else nan
-
-
-def _scale(metric: Metric, values_T: Array) -> Scale:
-    """The metric's own scale, or one that leaves the outermost two in a hundred values to its ends."""
-    finite = values_T[np.isfinite(values_T)]
-    if metric.limit is not None:
-        return Scale(-metric.limit if metric.diverging else 0.0, metric.limit, metric.diverging)
-    if not len(finite):
-        return Scale(-1.0 if metric.diverging else 0.0, 1.0, metric.diverging)
-    if metric.diverging:
-        limit = float(np.quantile(np.abs(finite), 0.98)) or 1.0
-        return Scale(-limit, limit, diverging=True)
-    low, high = (float(end) for end in np.quantile(finite, (0.02, 0.98)))
-    return Scale(low, high if high > low else low + 1.0, diverging=False)

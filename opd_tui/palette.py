@@ -8,6 +8,7 @@ step has a mark as well, so that 16 colours, NO_COLOR and print lose nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from math import isfinite
@@ -29,16 +30,24 @@ class Depth(Enum):
 
 
 class Scale(Struct, frozen=True):
-    """The range of a metric. Diverging scales are symmetric around zero, which is always the middle step."""
+    """The range of a metric. Diverging scales are symmetric around their middle step, which is zero but for probabilities."""
 
     low: float
     high: float
     diverging: bool
+    names: Sequence[str] = ()  #: of categories, as safe text: values are their places, and so are steps
+
+    @property
+    def middle(self) -> float:
+        """Between what harms and what helps."""
+        return (self.low + self.high) / 2.0
 
     def step(self, value: float) -> int | None:
         """The step of `value`, 0 to 6; None where there is no value. Beyond the ends: the end."""
         if not isfinite(value) or self.high <= self.low:
             return None
+        if self.names:
+            return int(value)
         share = min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
         return min(int(share * STEPS), STEPS - 1)
 
@@ -50,6 +59,15 @@ def mark(step: int | None, diverging: bool) -> str:
     if diverging:
         return "·" if step == NEUTRAL else "+" if step > NEUTRAL else "−"
     return "▁▂▃▄▅▆▇"[step]
+
+
+#: Marks of categories: the number of a teacher in the lists, letters beyond nine.
+_NUMBERS = "123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def number(place: int) -> str:
+    """The mark of a category, one character."""
+    return _NUMBERS[place] if 0 <= place < len(_NUMBERS) else "*"
 
 
 def marks(step: int | None, diverging: bool, width: int) -> str:
@@ -74,6 +92,12 @@ _SEQUENTIAL = {
 # The sixteen colours as Rich's table has them, so that nothing is rounded to another of them.
 _STANDARD_DIVERGING = ("#aa5500", "#aa5500", "#555555", "#555555", "#555555", "#0000aa", "#0000aa")
 _STANDARD_SEQUENTIAL = ("#000000", "#000000", "#555555", "#555555", "#aa00aa", "#aa00aa", "#aa00aa")
+#: Categories: eight colours that colour-blind people tell apart (Okabe and Ito); beyond eight they come again, numbers do not.
+_CATEGORIES = {
+    Depth.TRUECOLOR: ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d9650a", "#f0e442", "#999999"),
+    Depth.EIGHT_BIT: ("#005faf", "#d7af00", "#00af87", "#d787af", "#5fafff", "#d7875f", "#ffff5f", "#9e9e9e"),
+    Depth.STANDARD: ("#0000aa", "#aa5500", "#00aa00", "#aa00aa", "#00aaaa", "#aa0000", "#aaaaaa", "#555555"),
+}
 #: Ink of a hollow token: the sign is uncertain, so the colour is on the letters and not behind them.
 _HOLLOW = {True: ("#e09a5c", "#9aa0a8", "#7fb2ea"), False: ("#9c4f0c", "#6b6f76", "#1f5fa8")}
 
@@ -135,6 +159,17 @@ class Palette(Struct, frozen=True):
             return self.ink.escape
         return _HOLLOW[self.dark][(step > NEUTRAL) - (step < NEUTRAL) + 1]
 
+    def category(self, place: int) -> Style:
+        """How a token of this category is drawn; without colours only its mark tells."""
+        return _category_style(self.depth, self.dark, place)
+
+    def category_line(self, place: int) -> str:
+        """Ink of this category's mark on the pane's own ground: plain where there is no room for legible colours."""
+        if self.needs_marks or not self.dark:
+            return self.ink.text
+        found = _CATEGORIES[self.depth][place % 8]
+        return found if contrast(found, "#101216") >= 4.5 else self.ink.accent
+
     def sign(self, value: float) -> str:
         """Ink for a number that helps or harms."""
         if not isfinite(value) or self.depth is Depth.NONE:
@@ -152,6 +187,14 @@ def _value_style(depth: Depth, dark: bool, step: int | None, diverging: bool, ho
     if hollow and diverging:
         return Style(color=_HOLLOW[dark][(step > NEUTRAL) - (step < NEUTRAL) + 1], underline=True)
     fill = Palette(depth, dark).fills(diverging)[step]
+    return Style(color=letters_on(fill), bgcolor=fill)
+
+
+@lru_cache(maxsize=128)
+def _category_style(depth: Depth, dark: bool, place: int) -> Style:
+    if depth is Depth.NONE:
+        return Style(color=_INK[dark].text, bold=True)
+    fill = _CATEGORIES[depth][place % 8]
     return Style(color=letters_on(fill), bgcolor=fill)
 
 

@@ -55,6 +55,13 @@ class Questions(Sequence[QuestionFacts]):
         """Ids of all questions of the listing."""
         return self._place_of.keys()
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all rollouts of these questions."""
+        before_R1 = np.concatenate(([0], np.cumsum(self.listing.n_tokens_R, dtype=np.int64)))
+        start_Q1 = self.listing.rollout_start_Q1
+        return int((before_R1[start_Q1[self.places + 1]] - before_R1[start_Q1[self.places]]).sum())
+
     def row(self, question_id: str) -> int | None:
         """Where a question stands in this order; None where it does not."""
         place = self._place_of.get(question_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -11,21 +12,27 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import store
+from compute.objectives import parse
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
-from opd_tui.place import first_place
+from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from opd_tui.thrift import share_arenas, trim
+from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
 from store.tables import Nodes, TeacherInfo
 
 if TYPE_CHECKING:
+    from compute.posterior import Prior
     from opd_tui.charts import ChartPart, Study
+    from opd_tui.copying import Copying
+    from opd_tui.exporting import Order
+    from opd_tui.loader import Exporting
     from opd_tui.matches import Found
     from opd_tui.overview import Overview, PartOverview
     from opd_tui.query import Query
@@ -51,6 +58,8 @@ class Library:
 
     def __init__(self, path: str) -> None:
         share_arenas()
+        self._path = path
+        self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)
         self._title = safe(os.path.basename(os.path.normpath(path)) or path)
         self._pages: OrderedDict[tuple[str, int], RolloutPage] = OrderedDict()
@@ -78,15 +87,44 @@ class Library:
             title=self._title,
             student=safe(os.path.basename(attributes.student.rstrip("/")) or attributes.student),
             teachers=tuple(_teacher(info, self._store.judged(info.id)[1] > 0) for info in self._store.teachers),
-            objectives=tuple(safe(name) for name in attributes.objectives),
+            objectives=tuple(safe(name) for name in self._objectives(self.view)),
             n_planned=len(attributes.question_ids),
             questions=self._questions,
+            spellings=self._objectives(self.view),
+            study_hash=attributes.study_hash,
         )
 
-    @property
-    def _whole(self) -> bool:
+    def _objectives(self, view: View) -> tuple[str, ...]:
+        """The study's, and the view's own after them."""
         names = self._store.attributes.objectives
-        return takes_whole(names, names)
+        return (*names, *(name for name in view.objectives if name not in names))
+
+    def _takes_whole(self, view: View) -> bool:
+        return takes_whole(self._objectives(view), self._store.attributes.objectives)
+
+    def look(self, view: View, question_id: str | None) -> Catalogue:
+        """Score everything under `view` from now on. Raises StoreError, and leaves all as it was, where the store cannot.
+
+        What it takes is tried on the nodes of a question.
+        """
+        try:
+            view = View(tuple(str(parse(name)) for name in view.objectives), view.support)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+        if question_id is not None:
+            nodes = self._store.nodes(question_id, whole=self._takes_whole(view))
+            self._score(nodes, view)
+        self.view = view
+        self._pages.clear()
+        self._scored.clear()
+        return self.catalogue()
+
+    def _score(self, nodes: Nodes, view: View) -> Scores:
+        attributes = self._store.attributes
+        try:
+            return score(nodes, n_sig=attributes.n_sig, support=view.support, objectives=self._objectives(view))
+        except ValueError as error:  # an objective that asks for more than this store keeps
+            raise StoreError(str(error)) from None
 
     def overviews(self) -> Iterator[Overview]:
         """The whole study, scored part by part: what there is so far every few seconds, and at last all of it.
@@ -95,43 +133,44 @@ class Library:
         """
         from opd_tui.overview import Overview, prior_of, sampling, score_part
 
-        opened, told = self._store, monotonic()
-        n_sig, objectives = opened.attributes.n_sig, opened.attributes.objectives
+        opened, told, view = self._store, monotonic(), self.view  # another one may come meanwhile
+        n_sig, objectives = opened.attributes.n_sig, self._objectives(view)
         teachers = tuple(one.id for one in opened.teachers)
-        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        wanted = [(name, state, teachers, view) for name, state in opened.part_states().items()]
         every = sampling(opened.counts().n_nodes)
         known, self._scored_parts = self._scored_parts, {}
         for n_done, key in enumerate(wanted, 1):
             part = known.get(key)
             if part is None:
-                nodes, paths = opened.study_nodes(teachers, whole=self._whole, parts=[key[0]])
-                part = score_part(nodes, paths, n_sig, every)
+                nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
+                part = score_part(nodes, paths, n_sig, every, view.support, objectives)
                 del nodes, paths
                 trim()
             self._scored_parts[key] = part
             if monotonic() - told >= TELL_EVERY and n_done < len(wanted):
                 told = monotonic()
-                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted))
+                yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted), view=view)
         parts = list(self._scored_parts.values())
-        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig))
+        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig, view.support, objectives), view=view)
 
     def charts(self) -> Study:
         """The whole study for charts. Raises StoreError where it is too large, or nothing is scored yet."""
         from opd_tui.charts import MOST_SCORES, chart_part, study
 
-        opened = self._store
+        opened, view = self._store, self.view
         n_sig, n_nodes = opened.attributes.n_sig, opened.counts().n_nodes
         teachers = tuple(one.id for one in opened.teachers)
         if not n_nodes:
             raise StoreError("no node is measured yet: there is nothing to draw")
-        if n_nodes * len(teachers) * len(opened.attributes.objectives) > MOST_SCORES:
+        if n_nodes * len(teachers) * len(self._objectives(view)) > MOST_SCORES:
             raise StoreError(f"{n_nodes:,} nodes are too many to draw here: `opd-tui report` takes the time for it")
-        wanted = [(name, state, teachers) for name, state in opened.part_states().items()]
+        wanted = [(name, state, teachers, view) for name, state in opened.part_states().items()]
         known, self._chart_parts = self._chart_parts, {}
         for key in wanted:
             part = known.get(key)
             if part is None:
-                part = chart_part(*opened.study_nodes(teachers, whole=self._whole, parts=[key[0]]), n_sig)
+                nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
+                part = chart_part(nodes, paths, n_sig, view.support, self._objectives(view))
             self._chart_parts[key] = part
         nulls = [teacher.id for teacher in opened.teachers if teacher.null]
         return study(list(self._chart_parts.values()), opened.listing(), n_sig, nulls)
@@ -165,9 +204,9 @@ class Library:
             nodes, scores = _keep(self._scored, question_id, self._scored[question_id])
             rollout, question = self._store.rollout(question_id, index), self._store.question(question_id)
         else:
-            page = self._store.page(question_id, index, whole=self._whole)
+            page = self._store.page(question_id, index, whole=self._takes_whole(self.view))
             nodes, rollout, question = page.nodes, page.rollout, page.question
-            scores = score(nodes, n_sig=self._store.attributes.n_sig, support="sliced")
+            scores = self._score(nodes, self.view)
             _keep(self._scored, question_id, (nodes, scores))
         ids = rollout.token_id_T.tolist()
         vocab = self._store.vocab
@@ -183,10 +222,32 @@ class Library:
             nodes=nodes,
             scores=scores,
             n_sig=self._store.attributes.n_sig,
-            objectives=tuple(safe(name) for name in nodes.objectives),
+            objectives=tuple(safe(name) for name in scores.objectives),
+            teachers=tuple(safe(name) for name in scores.teachers),
             label=self._label,
             row_of={int(nodes.position_N[row]): int(row) for row in rollout.node_P if nodes.position_N[row] < len(ids)},
         )
+
+    # what leaves the explorer
+
+    def copied(self, what: Copying, place: Place, teacher: str, prior: Prior | None) -> tuple[str, str, str]:
+        """What it is, the text, and the name of a file for it: a token's bytes as text, or its row of an export."""
+        from opd_tui.export import one_row
+
+        assert place.rollout is not None and place.token is not None
+        page = self.rollout(place.question_id, place.rollout)
+        if what == "text":
+            text = self._store.vocab.bytes_of(int(page.rollout.token_id_T[place.token])).decode("utf-8", "replace")
+            return "the token's text", text, "token.txt"
+        row = one_row(self._store, page.rollout, page.nodes, page.scores, prior, place.token, teacher)
+        is_node = "node with its token" if "children" in row else "token"
+        return f"the {is_node} as JSON", json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", "token.json"
+
+    def export(self, order: Order, tell: Callable[[int, int], None]) -> Exporting:
+        """Write rows to a file, and say so. Raises StoreError."""
+        from opd_tui.exporting import carry_out
+
+        return carry_out(self._path, order, tell)
 
     def comparison(self, question_id: str, left: int, right: int | None) -> Comparison:
         """Two rollouts of a question; without `right`: the nearest of opposite outcome. Raises StoreError where there is none."""
@@ -265,4 +326,5 @@ def _labels(bytes_of: Callable[[int], bytes]) -> Callable[[int], Safe]:
 
 
 def _teacher(info: TeacherInfo, late: bool) -> TeacherFacts:
-    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late)
+    kind = f"{info.kind}: {info.context}" if info.context else info.kind
+    return TeacherFacts(info.id, safe(info.id), safe(info.description), info.null, late, safe(kind))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from opd_tui.app import OpdTui, Wish
-from opd_tui.metrics import METRICS, metric
+from opd_tui.metrics import metric
 from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
 from opd_tui.screens.guest import Guest
@@ -32,7 +32,7 @@ def screenshot(
 
     Raises StoreError where the store cannot be opened, ValueError for an unknown metric.
     """
-    wish = Wish(at, teacher, METRICS[0] if metric_key is None else metric(metric_key))
+    wish = Wish(at, teacher, None if metric_key is None else metric(metric_key))
     app = OpdTui(path, wish, depth=depth)
     return without_remote_fonts(asyncio.run(_picture(app, size, keys, light, title)))
 

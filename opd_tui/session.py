@@ -8,6 +8,7 @@ from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.metrics import METRICS, Metric
 from opd_tui.place import NOWHERE
 from opd_tui.text import Safe
+from opd_tui.view import OWN, View
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from opd_tui.pages import RolloutPage
     from opd_tui.place import Place
     from opd_tui.questions import Questions
+    from opd_tui.values import Sure
 
 
 class Session:
@@ -33,10 +35,13 @@ class Session:
         self.token = 0
         self.teacher = 0
         self.objective = 0
+        self.view = OWN
+        self._second: int | None = None  #: the teacher that was chosen to hold others against
         self._question: QuestionFacts | None = None
         self._where: Collection[tuple[str, int]] | None = None
         self._matching: frozenset[str] = frozenset()
         self._colouring: Colouring | None = None
+        self._sure: Sure | None = None
         self._walking_at: int | None = None
 
     # the lists
@@ -54,6 +59,12 @@ class Session:
         """The store is open, or has grown."""
         self.catalogue = catalogue
         self._question = None
+
+    def look(self, view: View, catalogue: Catalogue, objective: int) -> None:
+        """Everything is scored anew, under another view; what was said of the whole study under the one before is forgotten."""
+        self.take(catalogue)
+        self.view, self.overview, self.objective = view, None, objective
+        self._changed()
 
     def survey(self, overview: Overview) -> None:
         """The study is scored, or some of it; all of it says how sure the page's signs are."""
@@ -146,15 +157,23 @@ class Session:
         self.page, self.token = None, 0
         self._changed()
 
-    def choose(self, *, metric: Metric | None = None, teacher: int | None = None, objective: int | None = None) -> None:
+    def choose(
+        self,
+        *,
+        metric: Metric | None = None,
+        teacher: int | None = None,
+        objective: int | None = None,
+        second: int | None = None,
+    ) -> None:
         """Colour by something else."""
         self.metric = metric or self.metric
         self.teacher = self.teacher if teacher is None else teacher
         self.objective = self.objective if objective is None else objective
+        self._second = self._second if second is None else second
         self._changed()
 
     def _changed(self) -> None:
-        self._colouring, self._walking_at = None, None
+        self._colouring, self._sure, self._walking_at = None, None, None
 
     @property
     def n_teachers(self) -> int:
@@ -169,16 +188,39 @@ class Session:
     @property
     def teacher_label(self) -> Safe:
         """Name of the current teacher."""
+        return self.label_of(self.teacher)
+
+    def label_of(self, teacher: int) -> Safe:
+        """Name of a teacher, as safe text."""
         teachers = self.catalogue.teachers if self.catalogue else ()
-        return teachers[self.teacher].label if self.teacher < len(teachers) else Safe("")
+        return teachers[teacher].label if teacher < len(teachers) else Safe("")
+
+    @property
+    def second(self) -> int | None:
+        """The teacher that the current one is held against: the one that was chosen, or the next. None: there is one only."""
+        if self._second is not None and self._second != self.teacher and self._second < self.n_teachers:
+            return self._second
+        return (self.teacher + 1) % self.n_teachers if self.n_teachers > 1 else None
 
     @property
     def choice(self) -> Safe:
         """What the metric is about: teacher and objective, as far as it needs them."""
-        if self.metric.needs == "nothing" or self.catalogue is None:
+        if self.catalogue is None:
             return Safe("")
         objective = self.catalogue.objectives[self.objective] if self.objective < self.n_objectives else ""
-        return Safe(f"{self.teacher_label} · {objective}" if self.metric.needs == "objective" else self.teacher_label)
+        support = "" if self.view.support == OWN.support else f" · {self.view.support}"
+        match self.metric.needs:
+            case "nothing":
+                return Safe("")
+            case "teacher":
+                return self.teacher_label
+            case "objective":
+                return Safe(f"{self.teacher_label} · {objective}{support}")
+            case "pair":
+                second = self.label_of(self.second) if self.second is not None else Safe("no second teacher")
+                return Safe(f"{self.teacher_label} − {second} · {objective}{support}")
+            case "all teachers":
+                return Safe(f"{objective}{support}")
 
     @property
     def colouring(self) -> Colouring:
@@ -186,9 +228,15 @@ class Session:
         if self.page is None:
             return NO_COLOURING
         if self._colouring is None:
-            prior = self.overview.prior if self.overview else None
-            self._colouring = self.page.colouring(self.metric, self.teacher, self.objective, prior)
+            self._colouring = self.page.colouring(self.metric, self.teacher, self.objective, self.sure, self.second)
         return self._colouring
+
+    @property
+    def sure(self) -> Sure | None:
+        """How sure the scores of the page's nodes are, under the current teacher and objective."""
+        if self._sure is None and self.page is not None:
+            self._sure = self.page.sure(self.teacher, self.objective, self.overview.prior if self.overview else None)
+        return self._sure
 
     @property
     def token_facts(self) -> TokenFacts | None:
@@ -198,7 +246,7 @@ class Session:
     @property
     def node_facts(self) -> NodeFacts | None:
         """The node before it, if there is one."""
-        return self.page.node(self.token, self.teacher, self.objective) if self.page and self.page.n_tokens else None
+        return self.page.node(self.token, self.teacher, self.objective, self.sure) if self.page and self.page.n_tokens else None
 
     def teacher_lines(self) -> tuple[tuple[TeacherLine, ...], tuple[Mean | None, ...]]:
         """Every teacher at this token, and over the study."""

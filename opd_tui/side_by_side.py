@@ -86,8 +86,10 @@ class SideBySide:
             session = self.session
             prior = session.overview.prior if session.overview else None
             teacher = min(session.teacher, max(self.n_teachers - 1, 0))
+            objective = session.objective
             left, right = (
-                page.colouring(session.metric, teacher, session.objective, prior) for page in (self.both.left, self.both.right)
+                page.colouring(session.metric, teacher, objective, page.sure(teacher, objective, prior), session.second)
+                for page in (self.both.left, self.both.right)
             )
             scale = one_scale(left.scale, right.scale)
             self._colourings = replace(left, scale=scale), replace(right, scale=scale)
@@ -140,4 +142,4 @@ class SideBySide:
 
 def one_scale(left: Scale, right: Scale) -> Scale:
     """The scale that holds both: the same colour means the same number on either side."""
-    return Scale(min(left.low, right.low), max(left.high, right.high), left.diverging)
+    return Scale(min(left.low, right.low), max(left.high, right.high), left.diverging, left.names)

@@ -20,6 +20,8 @@ def next_of(places: Sequence[int], token: int, step: int) -> int | None:
 
 def ranked(colouring: Colouring, worst_is_low: bool) -> list[int]:
     """Tokens that have a value, from the worst to the best."""
+    if colouring.scale.names:  # names have no order
+        return []
     there = [token for token, value in enumerate(colouring.values) if isfinite(value)]
     return sorted(there, key=lambda token: (colouring.values[token] if worst_is_low else -colouring.values[token], token))
 
@@ -39,9 +41,10 @@ def sign_flips(colouring: Colouring) -> list[int]:
     flips: list[int] = []
     before = 0.0
     for token, value in enumerate(colouring.values):
-        if not isfinite(value) or value == 0 or token in colouring.uncertain:
+        sign = value - colouring.scale.middle if isfinite(value) else 0.0
+        if sign == 0 or token in colouring.uncertain:
             continue
-        if before * value < 0:
+        if before * sign < 0:
             flips.append(token)
-        before = value
+        before = sign
     return flips

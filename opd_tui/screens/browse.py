@@ -11,21 +11,41 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from opd_tui.colouring import NO_COLOURING
-from opd_tui.loader import POLL, SURVEY, Answer, Failed, Loaded, Loader, Opened, Polled, Surveyed, Texts
-from opd_tui.metrics import METRICS, Metric
+from opd_tui.loader import (
+    COPY,
+    EXPORT,
+    LOOK,
+    POLL,
+    SURVEY,
+    Answer,
+    Failed,
+    Loaded,
+    Loader,
+    Looked,
+    Opened,
+    Polled,
+    Surveyed,
+    Texts,
+)
+from opd_tui.metrics import BY_KEY, METRICS, Metric
 from opd_tui.palette import Palette
 from opd_tui.place import Place, first_place
-from opd_tui.screens.browse_finding import BrowseFinding
+from opd_tui.screens.actions import BrowseActions
 from opd_tui.screens.browse_view import HINTS
+from opd_tui.screens.groups import COLOUR, MOVE, READ
 from opd_tui.session import Session
+from opd_tui.settings import DEFAULTS, Settings
 from opd_tui.text import Safe, safe
+from opd_tui.view import View
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
+from opd_tui.widgets.tokens import NO_NOTE
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue
     from opd_tui.overview import Overview
+    from opd_tui.pages import RolloutPage
 
 #: Seconds until the store is looked at again: at first, and at most while nothing is new.
 FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
@@ -33,40 +53,50 @@ FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
 NO_QUESTION = Safe("no question is finished yet: this fills as the study is computed")
 
 
-class Browse(BrowseFinding):
+class Browse(BrowseActions):
     """One store, from the list of questions down to the children of a node."""
 
     CSS_PATH = "../app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "node(1)", "next node"),
-        Binding("N", "node(-1)", "previous node"),
-        Binding("right_square_bracket", "worse(1)", "next worst"),
-        Binding("left_square_bracket", "worse(-1)", "next best"),
-        Binding("w", "flip(1)", "next change of sign"),
-        Binding("W", "flip(-1)", "previous change of sign"),
-        Binding("m", "metric(1)", "next metric"),
-        Binding("M", "metric(-1)", "previous metric"),
-        Binding("t", "teacher(1)", "next teacher"),
-        Binding("T", "teacher(-1)", "previous teacher"),
-        *(Binding(str(number), f"objective({number - 1})", f"objective {number}") for number in range(1, 10)),
-        Binding("r", "rollout(1)", "next rollout"),
-        Binding("R", "rollout(-1)", "previous rollout"),
-        Binding("c", "compare", "compare with another rollout"),
-        Binding("g", "charts", "charts of the whole study"),
-        Binding("s", "sort", "sort questions"),
-        Binding("u", "marks", "marks under tokens"),
-        Binding("v", "whitespace", "glyphs for whitespace"),
-        Binding("p", "prompts", "read the prompts"),
-        Binding("L", "lists", "open or close the lists"),
-        Binding("tab", "pane(1)", "next pane"),
-        Binding("shift+tab", "pane(-1)", "previous pane"),
-        Binding("question_mark", "help", "help"),
-        Binding("escape", "back", "back"),
-        Binding("q", "app.quit", "quit"),
+        Binding("n", "node(1)", "next node", group=MOVE),
+        Binding("N", "node(-1)", "previous node", group=MOVE),
+        Binding("right_square_bracket", "worse(1)", "next worst", group=MOVE),
+        Binding("left_square_bracket", "worse(-1)", "next best", group=MOVE),
+        Binding("w", "flip(1)", "next change of sign", group=MOVE),
+        Binding("W", "flip(-1)", "previous change of sign", group=MOVE),
+        Binding("m", "metric(1)", "next metric", group=COLOUR),
+        Binding("M", "metric(-1)", "previous metric", group=COLOUR),
+        Binding("t", "teacher(1)", "next teacher", group=COLOUR),
+        Binding("T", "teacher(-1)", "previous teacher", group=COLOUR),
+        *(Binding(str(number), f"objective({number - 1})", f"objective {number}", group=COLOUR) for number in range(1, 10)),
+        Binding("r", "rollout(1)", "next rollout", group=MOVE),
+        Binding("R", "rollout(-1)", "previous rollout", group=MOVE),
+        Binding("c", "compare", "compare with another rollout", group=READ),
+        Binding("g", "charts", "charts of the whole study", group=READ),
+        Binding("s", "sort", "sort questions", group=READ),
+        Binding("u", "marks", "marks under tokens", group=COLOUR),
+        Binding("v", "whitespace", "glyphs for whitespace", group=COLOUR),
+        Binding("p", "prompts", "read the prompts", group=READ),
+        Binding("L", "lists", "open or close the lists", group=MOVE),
+        Binding("tab", "pane(1)", "next pane", group=MOVE),
+        Binding("shift+tab", "pane(-1)", "previous pane", group=MOVE),
+        Binding("question_mark", "help", "help", group=READ),
+        Binding("escape", "back", "back", group=READ),
+        Binding("q", "app.quit", "quit", group=READ),
     ]
 
-    def __init__(self, loader: Loader, palette: Palette, at: str | None, teacher: str | None, metric: Metric) -> None:
-        super().__init__(Session(metric), palette, loader)
+    def __init__(
+        self,
+        loader: Loader,
+        palette: Palette,
+        at: str | None,
+        teacher: str | None,
+        metric: Metric | None,
+        settings: Settings = DEFAULTS,
+    ) -> None:
+        """Where to begin, as the command line says; else as it was left, or as the settings say."""
+        super().__init__(Session(metric or BY_KEY[settings.metric]), palette, loader, settings)
+        self._metric_is_asked_for = metric is not None
         self._at = at
         self._wanted_teacher = teacher
         self._wanted_token: int | None = None
@@ -78,7 +108,7 @@ class Browse(BrowseFinding):
     def settled(self) -> bool:
         """Whether everything that was asked for is there. For pictures and tests."""
         arrived = self.session.catalogue is not None and self._answered == self._request
-        return arrived and not self._surveying and self.following is None
+        return arrived and not self._surveying and not self.looking and self.following is None
 
     @property
     def shows_something(self) -> bool:
@@ -92,7 +122,11 @@ class Browse(BrowseFinding):
         if self.found(answer):
             return
         match answer:
-            case Opened(catalogue):
+            case Opened(catalogue, kept, view):
+                self.session.view = view
+                self.session.take(catalogue)
+                self.settle_in(kept, metric_is_asked_for=self._metric_is_asked_for)
+                self._at = self._at or (kept.at(catalogue.questions.ids) if kept else None)
                 self._take(catalogue)
                 self._begin()
                 self._look_later()
@@ -114,17 +148,31 @@ class Browse(BrowseFinding):
                 from opd_tui.screens.reader import Reader
 
                 self.app.push_screen(Reader(title, self.palette, passages))
-            case Failed(request, sentence) if request in (POLL, SURVEY, self._request):
-                self.say(sentence)
-                if request == POLL:
-                    self._look_after = LAST_LOOK
-                    self._look_later()
-                elif request == SURVEY:
-                    self._surveying = False
-                elif request != self._answered:
-                    self._answered = request
-                    self.session.leave()
-                    self.show_page(safe(sentence))
+            case Looked(view, catalogue, page):
+                self._take_view(view, catalogue, page)
+            case Failed(request, sentence):
+                self._failed(request, sentence)
+            case _:
+                self.receive_beside(answer)
+
+    def _failed(self, request: int, sentence: str) -> None:
+        """Say it, and go on as well as can be. Of pages that nobody waits for nothing is said."""
+        if request not in (POLL, SURVEY, LOOK, COPY, EXPORT, self._request):
+            return
+        self.say(sentence)
+        if request == POLL:
+            self._look_after = LAST_LOOK
+            self._look_later()
+        elif request == SURVEY:
+            self._surveying = False
+        elif request == LOOK:
+            self.looking = False
+        elif request == EXPORT:
+            self.take_export(sentence)
+        elif request == self._request != self._answered:
+            self._answered = request
+            self.session.leave()
+            self.show_page(safe(sentence))
 
     def _take(self, catalogue: Catalogue) -> None:
         self.session.take(catalogue)
@@ -132,7 +180,13 @@ class Browse(BrowseFinding):
         self.show_lists()
 
     def _take_scores(self, overview: Overview) -> None:
-        """The study is scored, or more of it than before."""
+        """The study is scored, or more of it than before. What was scored under another view is of no use any more."""
+        if overview.view != self.session.view:
+            self._survey_again = True
+            self._surveying = not overview.complete
+            if overview.complete:
+                self._survey()
+            return
         self.session.survey(overview)
         self.show_lists()
         if overview.complete:
@@ -141,6 +195,20 @@ class Browse(BrowseFinding):
             if self._survey_again:
                 self._survey()
         self.show_teachers()
+
+    def _take_view(self, view: View, catalogue: Catalogue, page: RolloutPage | None) -> None:
+        """Everything is scored under another view: an objective that was added to it is the current one."""
+        self.looking = False
+        session = self.session
+        added = view.objectives != session.view.objectives
+        session.look(view, catalogue, len(catalogue.spellings) - 1 if added else session.objective)
+        if page is not None and self._answered == self._request:
+            session.turn_to(page, session.token)
+        else:
+            session.leave()  # another page is on its way
+        self._take(catalogue)
+        self.show_page()
+        self._survey()
 
     def _begin(self) -> None:
         """Go to the place that was asked for, or to the first question that was scored."""
@@ -304,6 +372,11 @@ class Browse(BrowseFinding):
         else:
             self.say(f"there is no objective {objective + 1}: this study has {self.session.n_objectives}")
 
+    def show_page(self, note: Safe = NO_NOTE) -> None:
+        """Another page, with its bookmarks."""
+        super().show_page(note)
+        self.show_bookmarks()
+
     def action_rollout(self, step: int) -> None:
         """The next rollout of the question."""
         index = self.session.rollout_after(step)
@@ -358,9 +431,10 @@ class Browse(BrowseFinding):
 
     def action_help(self) -> None:
         """All keys."""
-        from opd_tui.screens.help import Help
+        from opd_tui.screens.help import help_of
 
-        self.app.push_screen(Help(self.palette))
+        panes = (self.tokens, self.node, self.teachers, self.questions, self.rollouts)
+        self.app.push_screen(help_of(self.app, self, panes, self.palette))
 
     # panes
 
@@ -386,8 +460,8 @@ class Browse(BrowseFinding):
 
     def commands(self) -> Iterable[SystemCommand]:
         """What the command palette offers."""
-        for binding in (*self.BINDINGS, *BrowseFinding.BINDINGS):
-            if isinstance(binding, Binding) and "objective" not in binding.action:
+        for _, binding in self._bindings:
+            if not binding.action.startswith("objective("):
                 yield SystemCommand(
                     binding.description, f"key {binding.key}", lambda action=binding.action: self.run_action(action)
                 )

@@ -10,6 +10,7 @@ from opd_tui.loader import SEARCH, Answer, Failed, Loader, Searched
 from opd_tui.palette import Palette
 from opd_tui.place import Place, parse_goto
 from opd_tui.screens.browse_view import BrowseView
+from opd_tui.screens.groups import FIND
 from opd_tui.session import Session
 from opd_tui.text import Safe, safe
 from opd_tui.widgets.tokens import NO_NOTE
@@ -22,10 +23,10 @@ class BrowseFinding(BrowseView):
     """What of Browse is about finding. Whoever goes somewhere is `Browse`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "filter and find"),
-        Binding("f", "match(1)", "next match"),
-        Binding("F", "match(-1)", "previous match"),
-        Binding("colon", "goto", "go to a place"),
+        Binding("slash", "filter", "filter and find", group=FIND),
+        Binding("f", "match(1)", "next match", group=FIND),
+        Binding("F", "match(-1)", "previous match", group=FIND),
+        Binding("colon", "goto", "go to a place", group=FIND),
     ]
 
     def __init__(self, session: Session, palette: Palette, loader: Loader) -> None:

@@ -23,7 +23,8 @@ HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
     Hint("g", "charts"), Hint("?", "help"), Hint("tab", "pane"), Hint("q", "quit"), Hint("/", "filter"), Hint("1-9", "objective"),
     Hint("r/R", "rollout"), Hint("w", "sign"), Hint("s", "sort"), Hint("f/F", "match"), Hint(":", "go to"), Hint("p", "prompt"),
-    Hint("u", "marks"), Hint("v", "spaces"),
+    Hint("u", "marks"), Hint("v", "spaces"), Hint("i", "teachers"), Hint("o", "any objective"), Hint("S", "support"),
+    Hint("b", "bookmark"), Hint("y/Y", "copy"), Hint("x", "export"),
 )  # fmt: skip
 #: Seconds between two redraws of the large panes while a key is held down.
 FOLLOW_EVERY = 0.12

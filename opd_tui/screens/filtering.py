@@ -13,6 +13,7 @@ from opd_tui.numbers import count
 from opd_tui.place import NOWHERE, Place
 from opd_tui.query import Checked, Query, check
 from opd_tui.text import Safe, safe
+from opd_tui.view import OWN
 
 if TYPE_CHECKING:
     from opd_tui.screens.browse_finding import BrowseFinding
@@ -78,7 +79,7 @@ class Filtering:
             teachers[session.teacher].id if session.teacher < len(teachers) else "",
             objectives[session.objective] if session.objective < len(objectives) else "",
             (page.question_id, page.index) if only_here and page is not None else None,
-            session.overview.prior if session.overview is not None else None,
+            session.overview.prior if session.overview is not None and session.view == OWN else None,
         )
 
     def check(self, query: Query) -> Checked:

@@ -77,9 +77,10 @@ class Guest(Screen[Place | None]):
 
     def action_help(self) -> None:
         """All keys."""
-        from opd_tui.screens.help import Help
+        from opd_tui.screens.help import help_of
 
-        self.app.push_screen(Help(self.palette))
+        panes = [pane for pane in self.query(Lines) if pane.can_focus]
+        self.app.push_screen(help_of(self.app, self, panes, self.palette))
 
     def action_back(self) -> None:
         """To where Browse was."""

@@ -70,11 +70,13 @@ class NodeLines:
                 for name, a, b in rows
             ]
             lines.append([])
-            lines.append(self._divergences(facts))
+            lines += [self._divergences(facts), self._overlap(facts)]
         else:
             lines[0] = [*lines[0], span("  no node here: n and N go to one", self.dim)]
             lines.append([part for name, a, b in rows for part in (span(f" {name} ", self.dim), span(f"{a} | {b} ", self.text))])
-            lines.append([*self._divergences(facts), span("  student | ", self.dim), span(self.teacher, self.dim)])
+            lines.append(
+                [*self._divergences(facts), *self._overlap(facts), span("  student | ", self.dim), span(self.teacher, self.dim)]
+            )
             return [*lines, *self._tops(facts)]
         return [*lines, [], *self._tops(facts)]
 
@@ -83,6 +85,13 @@ class NodeLines:
         for name, value in (("KL(P‖T)", facts.kl_student_teacher), ("KL(T‖P)", facts.kl_teacher_student), ("JS", facts.js)):
             found += [span(f" {name} ", self.dim), span(plain(value), self.text)]
         return found
+
+    def _overlap(self, facts: TokenFacts, *, short: bool = False) -> list[Segment]:
+        difference = signed(facts.teacher_entropy - facts.entropy)
+        return [
+            *(span("  overlap " if short else " top-K overlap ", self.dim), span(prob(facts.overlap), self.text)),
+            *(span("  ΔH " if short else "  entropy T − P ", self.dim), span(difference, self.text)),
+        ]
 
     def _tops(self, facts: TokenFacts) -> list[Spans]:
         each = (self.width - 3) // 2
@@ -112,7 +121,7 @@ class NodeLines:
     def node(self, facts: NodeFacts, token: TokenFacts, objective: int, child: int | None) -> list[Spans]:
         """A node: how it was measured, what every objective is worth, its children and both gradients."""
         lines: list[Spans] = (
-            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts)]]
+            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts), *self._sureness(facts)]]
             if self.broad
             else [self.token(token), self._measured(facts)]
         )
@@ -125,7 +134,8 @@ class NodeLines:
             self.first_child = len(lines) + 1
             return [*lines, *self._children_broad(facts, objective, child)]
         divergence = [span(" log T/P ", self.dim), span(signed(token.teacher_logprob - token.logprob), self.text)]
-        lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]], []]
+        lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]]]
+        lines += [[*self._sureness(facts), *self._overlap(token, short=True)], []]
         lines += self._objectives(facts.objectives, objective)
         self.first_child = len(lines) + 2
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
@@ -141,6 +151,12 @@ class NodeLines:
 
     def _number(self, facts: NodeFacts) -> list[Segment]:
         return [span(f" node {facts.number}/{facts.n_nodes} ", self.dim)]
+
+    def _sureness(self, facts: NodeFacts) -> list[Segment]:
+        return [
+            *(span(" P(+) ", self.dim), span(prob(facts.p_positive), self.strong)),
+            *(span("  rel ", self.dim), span(prob(facts.reliability), self.strong)),
+        ]
 
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:
         room = self.width - 24
@@ -253,7 +269,7 @@ def tallest(width: int, n_objectives: int, n_children: int, n_candidates: int) -
     """Lines that a node or a token may need at most."""
     if width >= BROAD:
         return max(4 + n_children, 6 + n_candidates)
-    return max(8 + n_objectives + 2 * n_children, 11 + n_candidates)
+    return max(9 + n_objectives + 2 * n_children, 12 + n_candidates)
 
 
 def _limits(children: Sequence[ChildFacts]) -> tuple[float, float]:

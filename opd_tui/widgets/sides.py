@@ -11,11 +11,12 @@ from rich.segment import Segment
 from opd_tui.colouring import Colouring
 from opd_tui.layout import Line
 from opd_tui.metrics import Metric
-from opd_tui.numbers import effective, interval, plain, prob, signed
+from opd_tui.numbers import effective, interval, prob, signed
 from opd_tui.pairing import Branch, Fork
 from opd_tui.text import Safe, cells, fit
 from opd_tui.widgets.lines import Panel, Spans, ink, ljust, rjust, span, width_of
 from opd_tui.widgets.node_lines import SURE, prob_se
+from opd_tui.widgets.strips import said as said_of
 from opd_tui.widgets.tokens import GUTTER, TokenView
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Here(Panel):
         colours = self.palette.ink
         dim, strong = ink(colours.dim), ink(colours.text, bold=True)
         value = colouring.values[token] if token < len(colouring.values) else float("nan")
-        number = (signed if metric.diverging else plain)(value, 3)
+        number = said_of(value, metric, colouring.scale)
         unsure = "?" if token in colouring.uncertain and isfinite(value) else ""
         label = page.label(int(page.rollout.token_id_T[token]))
         places = page.node_positions
@@ -78,7 +79,7 @@ class Here(Panel):
             span(f"{token}/{page.n_tokens} ", dim),
         ]
         right = [
-            span(f" {number}{unsure}" if isfinite(value) else " no estimate", strong),
+            span(f" {number}{unsure}", strong),
             span(f"  {node} ", dim),
         ]
         room = max(self.scrollable_size.width - width_of(left) - width_of(right), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -15,7 +16,7 @@ from opd_tui.bars import NO_VALUE, bins, level
 from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
 from opd_tui.numbers import plain, signed, signed_interval
-from opd_tui.palette import STEPS, mark
+from opd_tui.palette import STEPS, Scale, mark, number
 from opd_tui.text import Safe, cells, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
 
@@ -93,23 +94,50 @@ class Legend(Panel):
         """`choice`: the teacher and objective that the metric is about, as safe text."""
         dim, strong = ink(self.palette.ink.dim), ink(self.palette.ink.text, bold=True)
         scale, diverging = colouring.scale, metric.diverging
-        number = signed if diverging else plain
+        amount = signed if diverging and scale.low < 0 else plain
         value = colouring.values[token] if token < len(colouring.values) else float("nan")
         unsure = isfinite(value) and token in colouring.uncertain
         here = [
             span("here ", dim),
-            span(f"{number(value, 3)}{' ' + metric.unit if metric.unit else ''}" if isfinite(value) else "no estimate", strong),
+            span(said(value, metric, scale), strong),
             span("? sign uncertain" if unsure else "", dim),
         ]
-        swatch = [span(mark(step, diverging), self.palette.value(step, diverging)) for step in range(STEPS)]
-        ends = (span(f"{number(scale.low)} ", dim), span(f" {number(scale.high)}", dim))
-        values = [span(" "), *(([ends[0], *swatch, ends[1], span("   ")]) if colouring.values else []), *here]
         title = [span(f" {metric.label} ", strong), span(choice, dim)]
+        swatch = [span(mark(step, diverging), self.palette.value(step, diverging)) for step in range(STEPS)]
+        if scale.names:
+            self._categories(title, here, scale.names)
+            return
+        ends = (span(f"{amount(scale.low)} ", dim), span(f" {amount(scale.high)}", dim))
+        values = [span(" "), *(([ends[0], *swatch, ends[1], span("   ")]) if colouring.values else []), *here]
         if self.scrollable_size.height > 1:
             self.show([title, values])
             return
         room = self.scrollable_size.width - width_of(values) - width_of(title[:1]) - 2
         self.show([[title[0], ljust(choice, max(room, 0), dim), *values]])
+
+    def _categories(self, title: list[Segment], here: list[Segment], names: Sequence[str]) -> None:
+        """Every category with its mark, as many as there is room for; all of them stand in the list of teachers."""
+        lines = [title, [span(" "), *here]] if self.scrollable_size.height > 1 else [[title[0], *here]]
+        for place, name in enumerate(names):
+            width = len(name) + 5
+            line = next((one for one in reversed(lines) if width_of(one) + width <= self.scrollable_size.width), None)
+            if line is not None:
+                line += [
+                    span("  "),
+                    span(number(place), self.palette.category(place)),
+                    span(f" {name}", ink(self.palette.ink.dim)),
+                ]
+        self.show(lines)
+
+
+def said(value: float, metric: Metric, scale: Scale) -> str:
+    """The value of a token, in words where it is a category."""
+    if not isfinite(value):
+        return "no estimate"
+    if scale.names:
+        return f"{number(int(value))} {scale.names[int(value)]}" if int(value) < len(scale.names) else "no estimate"
+    amount = (signed if scale.diverging and scale.low < 0 else plain)(value, 3)
+    return f"{amount} {metric.unit}" if metric.unit else amount
 
 
 class Track(Lines):
@@ -162,6 +190,10 @@ class Track(Lines):
         pick = min if self._worst_is_low else max
         self._cells = []
         for places in bins(values, self._room):
+            if scale.names and places:
+                common = int(Counter(values[place] for place in places).most_common(1)[0][0])
+                self._cells.append((number(common), common))
+                continue
             worst = pick((values[place] for place in places), default=float("nan"))
             self._cells.append((level(worst, scale.low, scale.high), scale.step(worst)))
 
@@ -183,7 +215,9 @@ class Track(Lines):
             elif step is None:
                 spans.append(span(NO_VALUE, ink(colours.faint)))
             else:
-                spans.append(span(text, ink(self.palette.line(step, diverging))))
+                named = bool(self._colouring.scale.names)
+                colour = self.palette.category_line(step) if named else self.palette.line(step, diverging)
+                spans.append(span(text, ink(colour)))
         return [*spans, span(self._tail, ink(colours.dim))]
 
     def on_resize(self) -> None:

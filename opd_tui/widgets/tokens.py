@@ -14,7 +14,7 @@ from textual.geometry import Region, Size
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.layout import Layout, Line, Piece, layout
-from opd_tui.palette import Palette, marks
+from opd_tui.palette import Palette, marks, number
 from opd_tui.text import Kind, Run, Safe, fold
 from opd_tui.widgets.lines import Lines, Spans, ink, span
 
@@ -47,6 +47,7 @@ class TokenView(Lines, can_focus=True):
         self._column: int | None = None  #: where moves by line began, so that they come back to it
         self.marks = False
         self.whitespace = True
+        self._flags: frozenset[int] = frozenset()  #: tokens with a bookmark
         self._runs: Sequence[Run] = ()
         self._layout: Layout = layout((), 80)
         self._asked: Sequence[Safe] = ()
@@ -73,6 +74,12 @@ class TokenView(Lines, can_focus=True):
         """Colour the same tokens by something else."""
         self._set_colouring(colouring)
         self.redraw_changed()
+
+    def flag(self, tokens: frozenset[int]) -> None:
+        """These have a bookmark: a sign stands beside their lines."""
+        if tokens != self._flags:
+            self._flags = tokens
+            self.redraw_changed()
 
     def set_marks(self, on: bool) -> None:
         """Marks under the tokens, or not."""
@@ -189,7 +196,8 @@ class TokenView(Lines, can_focus=True):
         return self._mark_spans(line) if is_marks else self._token_spans(line)
 
     def _token_spans(self, line: Line) -> Spans:
-        spans = [span(f"{line.first:>{GUTTER - 1}} ", ink(self.palette.ink.faint))]
+        flagged = any(line.first <= token <= line.pieces[-1].last for token in self._flags)
+        spans = [span(f"{line.first:>{GUTTER - 1}}{'◆' if flagged else ' '}", ink(self.palette.ink.faint))]
         for piece in line.pieces:
             text = piece.text
             if piece.kind in (Kind.SPACE, Kind.NEWLINE) and not self.whitespace:
@@ -206,6 +214,8 @@ class TokenView(Lines, can_focus=True):
         if piece.first <= self.cursor <= piece.last:
             return ink(colours.cursor_text, colours.cursor, bold=True)
         step, token = self._step(piece)
+        if step is not None and self._colouring.scale.names:
+            return self.palette.category(step)
         if step is not None:
             return self.palette.value(step, self._colouring.scale.diverging, token in self._colouring.uncertain)
         if piece.kind is Kind.ESCAPE:
@@ -220,7 +230,10 @@ class TokenView(Lines, can_focus=True):
         diverging, uncertain = self._colouring.scale.diverging, self._colouring.uncertain
         for (step, token), pieces in groupby(line.pieces, self._step):
             width = sum(piece.width for piece in pieces)
-            text = "?".ljust(width) if step is not None and token in uncertain else marks(step, diverging, width)
+            if step is not None and self._colouring.scale.names:
+                text = number(step).ljust(width)
+            else:
+                text = "?".ljust(width) if step is not None and token in uncertain else marks(step, diverging, width)
             spans.append(span(text, ink(self.palette.ink.text)))
         return spans
 

@@ -9,6 +9,15 @@ import pytest
 from tests.synthetic import root_attributes, vocabulary, write_store
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing here reads or writes the folders of whoever runs the tests."""
+    home = tmp_path / "home"
+    for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(home / variable.lower()))
+    return home
+
+
 @pytest.fixture(scope="session")
 def calm_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six questions, the last one without success."""

@@ -33,7 +33,13 @@ async def browsing(
     path: Path, size: tuple[int, int] = WIDE, *, wish: Wish | None = None, depth: Depth = Depth.TRUECOLOR
 ) -> AsyncIterator[tuple[Pilot[None], Browse]]:
     """An app on the store at `path`, with everything loaded."""
-    app = OpdTui(str(path), wish, depth=depth)
+    async with opened(OpdTui(str(path), wish, depth=depth), size) as both:
+        yield both
+
+
+@asynccontextmanager
+async def opened(app: OpdTui, size: tuple[int, int] = WIDE) -> AsyncIterator[tuple[Pilot[None], Browse]]:
+    """`app`, with everything loaded."""
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: isinstance(app.screen, Browse))
         screen = app.screen

@@ -203,7 +203,7 @@ async def test_prompts_are_read(calm_store: Path) -> None:
 async def test_help_lists_the_keys(calm_store: Path, size: tuple[int, int]) -> None:
     async with browsing(calm_store, size) as (pilot, screen):
         await pilot.press("question_mark")
-        await until(pilot, lambda: "next, previous node" in picture(pilot))
+        await until(pilot, lambda: "next node" in picture(pilot))
         on_top = pilot.app.screen
         assert isinstance(on_top, Help)
         await pilot.press("q")
@@ -212,7 +212,7 @@ async def test_help_lists_the_keys(calm_store: Path, size: tuple[int, int]) -> N
 
 async def test_the_command_palette_has_the_metrics(calm_store: Path) -> None:
     async with browsing(calm_store) as (pilot, screen):
-        await pilot.press("ctrl+p", *"js", "enter")
+        await pilot.press("ctrl+p", *"byjs", "enter")
         await until(pilot, lambda: pilot.app.screen is screen and screen.session.metric is BY_KEY["js"])
 
 
@@ -347,10 +347,10 @@ async def test_a_rollout_without_nodes_says_so(empty_store: Path) -> None:
     from store.writer import publish
 
     publish(empty_store, "p-1", question_record(1, n_rollouts=6))
-    async with browsing(empty_store, wish=Wish("q001/5")) as (pilot, screen):
+    async with browsing(empty_store, wish=Wish("q001/5", None, BY_KEY["advantage"])) as (pilot, screen):
         assert screen.session.page is not None and not screen.session.page.node_positions
         assert "it has no nodes" in picture(pilot)
-        await press(pilot, screen, "m", "m", "m", "]", "n", "w", "tab", "down", "enter")
+        await press(pilot, screen, "m", "]", "n", "w", "tab", "down", "enter")
         assert isfinite(screen.session.colouring.values[screen.session.token])
 
 

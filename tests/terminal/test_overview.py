@@ -100,7 +100,12 @@ async def test_signs_are_uncertain_by_what_the_study_says_of_them(calm_store: Pa
         gain_N, se_N = (a[session.teacher, session.objective] for a in (page.scores.gain_MON, page.scores.gain_se_MON))
         assert alone & known.keys() == {position for position, row in known.items() if abs(gain_N[row]) < 1.96 * se_N[row]}
         other = replace(prior, teachers=("another",))
-        assert page.colouring(session.metric, session.teacher, session.objective, other).uncertain == alone
+        assert (
+            page.colouring(
+                session.metric, session.teacher, session.objective, page.sure(session.teacher, session.objective, other)
+            ).uncertain
+            == alone
+        )
 
 
 def test_what_was_not_scored_has_no_numbers(calm_store: Path) -> None:
