@@ -26,6 +26,8 @@ from opd_tui.text import Kind, Run, Safe, safe
 from opd_tui.whole_file import whole_file
 from store.errors import StoreError
 
+#: What the page can colour by: what takes one teacher at most.
+PAGE_METRICS = tuple(one for one in METRICS if one.needs in ("nothing", "teacher", "objective"))
 #: What a browser still shows at once.
 MOST_ROLLOUTS = 100
 
@@ -137,7 +139,7 @@ def _style() -> str:
 def _controls(choice: Choice) -> str:
     teachers, objectives = choice.catalogue.teachers, choice.catalogue.objectives
     options: dict[str, list[tuple[str, str]]] = {
-        "metric": [(one.key, one.label) for one in METRICS],
+        "metric": [(one.key, one.label) for one in PAGE_METRICS],
         "teacher": [
             (str(place), teachers[m].label + (" (null)" if teachers[m].null else "")) for place, m in enumerate(choice.teachers)
         ],
@@ -150,7 +152,7 @@ def _controls(choice: Choice) -> str:
         for name, named in options.items()
     )
     about = {
-        "metrics": {one.key: [one.label, one.needs, one.diverging, one.meaning] for one in METRICS},
+        "metrics": {one.key: [one.label, one.needs, one.diverging, one.meaning] for one in PAGE_METRICS},
         "teachers": [choice.catalogue.teachers[m].label for m in choice.teachers],
         "objectives": [choice.catalogue.objectives[o] for o in choice.objectives],
     }
@@ -185,7 +187,8 @@ def _section(page: RolloutPage, question: QuestionFacts, rollout: RolloutFacts, 
 def _tokens(page: RolloutPage, choice: Choice) -> str:
     """Every token in an element of its own; tokens that share a character, in one."""
     metric = METRICS[0]
-    colouring = page.colouring(metric, choice.teachers[0], choice.objectives[0], choice.prior)
+    m, o = choice.teachers[0], choice.objectives[0]
+    colouring = page.colouring(metric, m, o, page.sure(m, o, choice.prior))
     parts = []
     for (first, last), runs in groupby(_pieces(page.runs), key=lambda piece: piece[0]):
         text = "".join(_text(run) for _, run in runs)
@@ -240,7 +243,7 @@ def _data(page: RolloutPage, choice: Choice) -> dict[str, Any]:
     return {
         "label": [page.label(one) for one in ids],
         "id": ids,
-        "values": {metric.key: _values(page, metric, choice) for metric in METRICS},
+        "values": {metric.key: _values(page, metric, choice) for metric in PAGE_METRICS},
         "nodes": {str(position): _node(page, position, choice) for position in page.node_positions},
     }
 
@@ -253,7 +256,7 @@ def _values(page: RolloutPage, metric: Metric, choice: Choice) -> list[list[dict
     for m in teachers:
         row = []
         for o in objectives:
-            one = page.colouring(metric, m, o, choice.prior)
+            one = page.colouring(metric, m, o, page.sure(m, o, choice.prior) if metric.needs == "objective" else None)
             values: Any = list(one.values)
             if metric.at_nodes:
                 values = {str(position): values[position] for position in page.node_positions}
@@ -266,7 +269,7 @@ def _node(page: RolloutPage, position: int, choice: Choice) -> dict[str, Any]:
     facts = [page.node(position, m, 0) for m in choice.teachers]
     first = facts[0]
     assert first is not None  # it is one of the page's nodes
-    positive = [[page.p_positive(m, o, choice.prior)[first.row] for o in choice.objectives] for m in choice.teachers]
+    positive = [[page.sure(m, o, choice.prior).p_positive_N[first.row] for o in choice.objectives] for m in choice.teachers]
     return {
         "number": first.number,
         "reason": first.reason,
