@@ -56,6 +56,7 @@ class Gate:
         return np.asarray((value_X >= self.at_least) & (value_X <= self.at_most), dtype=bool)
 
     def __call__(self, view: View) -> Choice:
+        """The teacher where it lets in."""
         return _where(self.lets_in(view.feature(self.feature, self.teacher)), view, self.teacher, self.words)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from opd_tui.decide_command import decide
+
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
 
 
@@ -13,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     app.command()(export)
     app.command()(report)
+    app.command()(decide)
     app.command("objectives")(objectives_command)
 
 

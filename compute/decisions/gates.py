@@ -157,13 +157,13 @@ def sign_flipped(evidence: Evidence, seed: Sequence[int]) -> Evidence:
     scores, halves = evidence.scores, evidence.halves
     n_teachers, _, n_nodes = scores.gain_MON.shape
     sign_M1N = np.random.default_rng(list(seed)).choice((-1.0, 1.0), (n_teachers, 1, n_nodes))
-    return replace(
-        evidence,
-        scores=replaced(scores, alignment_MON=sign_M1N * scores.alignment_MON, gain_MON=sign_M1N * scores.gain_MON),
-        halves=replaced(
-            halves, alignment_HMON=sign_M1N * halves.alignment_HMON, gain_HMON=sign_M1N * halves.gain_HMON
-        ),
-    )
+    of_scores = {
+        "alignment_MON": sign_M1N * scores.alignment_MON,
+        "gain_MON": sign_M1N * scores.gain_MON,
+        "update_MONK": sign_M1N[..., None] * scores.update_MONK,
+    }
+    of_halves = {"alignment_HMON": sign_M1N * halves.alignment_HMON, "gain_HMON": sign_M1N * halves.gain_HMON}
+    return replace(evidence, scores=replaced(scores, **of_scores), halves=replaced(halves, **of_halves))
 
 
 def _flipped(null_F: np.ndarray, seen: float) -> FlippedGates:

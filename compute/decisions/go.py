@@ -8,7 +8,7 @@ A verdict is about the mean gain over questions (method.md 4: questions are the 
 
 All conditions of a go hold at 2.5 % each, so together at 2.5 % at most; those of a no-go, of which one suffices, share
 2.5 %. So at most 5 % of verdicts are wrong. What the study could have seen is the gain that it would have called
-different from 0 in 80 % of studies of its size, from the spread of its questions.
+surely positive in 80 % of studies of its size, from the spread of its questions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from compute.decisions.sharpening import sharpening_note, temperature_of
 from compute.evidence import Evidence
 from compute.findings.shape import added_later
 from compute.halves import pooled
-from compute.statistics import MIN_QUESTIONS, Interval, jackknife_t, sign_flip_test, t_interval, t_quantile
+from compute.statistics import MIN_QUESTIONS, Interval, bootstrap_t, jackknife_t, sign_flip_test, t_interval, t_quantile
 
 Array = NDArray[np.float64]
 
 WRONG = 0.05
 POWER = 0.8
 FLIPS = 999
+#: The bootstrap-t interval is asked for this part of the errors that the t interval is: with 6-20 questions of which few
+#: weigh much on one side, t alone is wrong in up to 12 % of verdicts, and both together so in at most 5 %.
+STRICTER = 0.7
 
 
 class Against(Struct, frozen=True):
@@ -120,22 +123,21 @@ def judge_means(
     if n < MIN_QUESTIONS:
         return "undecided", f"Undecided: {n} questions carry no interval; {MIN_QUESTIONS} are the least."
     gain = t_interval(gain_Q)
-    less = {name: t_interval(d_Q, 1.0 - WRONG / (1 + len(differences))) for name, d_Q in differences.items()}
-    low = {"what is worth it": (gain.low - worth, gain_Q - worth)}
-    low |= {f"the null {name}": (t_interval(d_Q).low, d_Q) for name, d_Q in differences.items()}
+    beside = {"what is worth it": gain_Q - worth}
+    beside |= {f"the null {name}": d_Q for name, d_Q in differences.items()}
     spoken = f"{gain.mean:+.2g} [{gain.low:+.2g}, {gain.high:+.2g}] over {n} questions"
-    missing = [name for name, (end, x_Q) in low.items() if not (end > 0.0 and sign_flip_test(x_Q) <= WRONG)]
+    missing = [name for name, x_Q in beside.items() if not surely_above(x_Q, WRONG)]
     if flipped is not None and not gain.mean > flipped.high:
         missing.append("the sign-flipped null")
     if not missing:
         beyond = f", beyond {len(differences)} named null{'s' if len(differences) != 1 else ''}" if differences else ""
         return "go", f"Go: the mean gain is {spoken}{beyond}."
-    own = t_interval(gain_Q, 1.0 - WRONG / (1 + len(differences)))
-    if own.high < worth and sign_flip_test(gain_Q - worth) <= WRONG:
+    level = WRONG / len(beside)
+    if surely_above(worth - gain_Q, level):
         what = "the teacher harms" if worth <= 0.0 else f"less than the {worth:g} that is worth it"
         return "no-go", f"No-go: the mean gain is {spoken}: {what}."
-    for name, interval in less.items():
-        if interval.high < 0.0 and sign_flip_test(differences[name]) <= WRONG:
+    for name, d_Q in differences.items():
+        if surely_above(-d_Q, level):
             return "no-go", f"No-go: the mean gain is {spoken}, less than that of the null {name}."
     spread = max([detectable(gain_Q), *(detectable(d_Q) for d_Q in differences.values())])
     return "undecided", (
@@ -144,13 +146,29 @@ def judge_means(
     )
 
 
-def detectable(value_Q: Array, power: float = POWER, level: float = 0.95) -> float:
-    """The mean that a two-sided t test of so many questions, so far spread, finds with this power; NaN for fewer than 6."""
+def surely_above(value_Q: Array, wrong: float) -> bool:
+    """Whether a mean over questions is above 0, wrong on this side in half of `wrong`.
+
+    The t interval says so, and the bootstrap-t interval, and the sign-flip test.
+    """
+    value_Q = value_Q[np.isfinite(value_Q)]
+    if value_Q.size < MIN_QUESTIONS or not t_interval(value_Q, 1.0 - wrong).low > 0.0:
+        return False
+    return bootstrap_t(value_Q, 1.0 - STRICTER * wrong).low > 0.0 and sign_flip_test(value_Q) <= WRONG
+
+
+def detectable(value_Q: Array, power: float = POWER, wrong: float = STRICTER * WRONG) -> float:
+    """The mean that is found with this power among so many questions, so far spread; NaN for fewer than 6.
+
+    That of a t test, and a little more where questions are few, for all three of `surely_above` have to see it: held
+    against simulated studies, it was found in 75 % of those of 6 questions and in 82-85 % of those of 10 to 40.
+    """
     value_Q = value_Q[np.isfinite(value_Q)]
     n = value_Q.size
     if n < MIN_QUESTIONS:
         return math.nan
-    return (t_quantile(0.5 + level / 2.0, n - 1) + t_quantile(power, n - 1)) * float(value_Q.std(ddof=1)) / math.sqrt(n)
+    few = 1.0 + 1.5 / n
+    return few * (t_quantile(1.0 - wrong / 2.0, n - 1) + t_quantile(power, n - 1)) * float(value_Q.std(ddof=1)) / math.sqrt(n)
 
 
 def _flipped(evidence: Evidence, gain_P: Array, gain_Q: Array, counted_P: NDArray[np.bool_], seed: int) -> Flipped:
@@ -170,4 +188,4 @@ def _flipped(evidence: Evidence, gain_P: Array, gain_Q: Array, counted_P: NDArra
     drawn_F = np.array([float(rng.choice((-1.0, 1.0), share_N.size) @ share_N) for _ in range(FLIPS)])
     low, high = np.quantile(drawn_F, [0.025, 0.975]).tolist()
     as_far = np.count_nonzero(np.abs(drawn_F) >= abs(float(np.nanmean(gain_Q))) * (1.0 - 1e-12))
-    return Flipped(low, high, (1 + as_far) / (FLIPS + 1))
+    return Flipped(low, high, float((1 + as_far) / (FLIPS + 1)))

@@ -6,8 +6,9 @@ Gains of a question are noisy, so each is drawn towards what the teachers gain o
 
 with a coordinate per teacher and null. The halves tell S from L: noise is what the two halves disagree in, and L the
 covariance across the halves, which noise does not reach. mu, L and S come from the other questions alone, so that what
-judges a question has had no say in what it gets. The chance to be the best is that of draws of gamma_q. Where the best
-is not beyond 0 and all nulls in at least half of the draws, no teacher is given: keep the reference policy.
+judges a question has had no say in what it gets; how little a few questions say of them counts in the draws. The chance
+to be the best is that of draws of gamma_q. Where the best is not beyond 0 and all nulls in four of five draws, no teacher
+is given: keep the reference policy.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from compute.statistics import MIN_QUESTIONS, Interval, t_interval
 
 Array = NDArray[np.float64]
 
-DRAWS = 1000
+#: Draws of a question's gains, and how many values of mu, L and S these are spread over.
+DRAWS, REPLICATES = 1024, 64
+#: Questions for every row and one more that covariances in which all rows are alike count for.
+SHRINK = 4.0
+#: A teacher is given where it is beyond 0 and every null in this share of the draws.
+BEYOND = 0.8
 FALLBACK = "No teacher is beyond its null: keep the reference policy."
 
 
@@ -64,9 +70,7 @@ class Routing(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def routing(
-    evidence: Evidence, *, objective: str | None = None, teachers: Sequence[str] | None = None, seed: int = 0
-) -> Routing:
+def routing(evidence: Evidence, *, objective: str | None = None, teachers: Sequence[str] | None = None, seed: int = 0) -> Routing:
     """A teacher for every question. Raises ValueError as `question_gains`, and for fewer than 6 questions."""
     gains = question_gains(evidence, objective)
     names = judged_teachers(evidence, teachers)
@@ -100,14 +104,12 @@ def _routed(gains: Gains, names: tuple[str, ...], nulls: tuple[str, ...], eviden
         routes.append(
             Route(
                 question=int(gains.numbers_Q[q]),
-                teacher=None if whole.given is None else names[whole.given],
+                teacher=_name(names, whole.given),
                 probability_best=whole.best,
                 probability_beyond_null=whole.beyond,
                 expected_gain=whole.expected,
                 likeliest=names[whole.likeliest],
-                chosen_by_halves=tuple(  # type: ignore[arg-type]
-                    None if odds[v][q].given is None else names[odds[v][q].given] for v in (1, 2)  # type: ignore[index]
-                ),
+                chosen_by_halves=(_name(names, odds[1][q].given), _name(names, odds[2][q].given)),
                 gain=float(worth_DQ[:, q].mean()),
                 alignment=float(cosines.mean()) if cosines.size else math.nan,
             )
@@ -146,33 +148,60 @@ class Odds:
     @property
     def given(self) -> int | None:
         """The teacher that the question gets, if any."""
-        return self.likeliest if self.beyond >= 0.5 and self.expected > 0.0 else None
+        return self.likeliest if self.beyond >= BEYOND and self.expected > 0.0 else None
 
 
-def odds_of(gain_VMQ: Array, se_Q: Array, n_teachers: int, seed: int = 0, draws: int = DRAWS) -> tuple[list[Odds], ...]:
+def odds_of(gain_VMQ: Array, se_Q: Array, n_teachers: int, seed: int = 0) -> tuple[list[Odds], ...]:
     """Of all completions, half 0 and half 1: for every question the odds of the first `n_teachers` rows; the rest are nulls."""
-    Q = gain_VMQ.shape[2]
+    M, Q = gain_VMQ.shape[1:]
     loud_Q = np.where(np.isfinite(se_Q) & (se_Q > 0.0), se_Q, np.nan) ** 2
     loud_Q = np.where(np.isfinite(loud_Q), loud_Q, np.nanmean(loud_Q) if np.isfinite(loud_Q).any() else 1.0)
+    rng = np.random.default_rng(seed)
+    normal_BDM = rng.standard_normal((REPLICATES, DRAWS // REPLICATES, M))
+    moments = _Moments.of(gain_VMQ, loud_Q, rng.standard_exponential((REPLICATES, Q)))
     found: tuple[list[Odds], ...] = ([], [], [])
-    normal_2DM = np.random.default_rng(seed).standard_normal((2, draws, gain_VMQ.shape[1]))
     for q in range(Q):
-        other = np.arange(Q) != q
-        first_MQ, second_MQ = gain_VMQ[1][:, other], gain_VMQ[2][:, other]
-        scale = float(loud_Q[q] / loud_Q[other].mean())
-        noise_MM = scale * ((first_MQ - second_MQ) @ (first_MQ - second_MQ).T) / (2.0 * (Q - 1))  # of one half
-        mean_MQ = (first_MQ + second_MQ) / 2.0
-        mu_M = mean_MQ.mean(axis=1)
-        cross_MM = _centred(first_MQ) @ _centred(second_MQ).T / (Q - 2)
-        true_MM = _positive((cross_MM + cross_MM.T) / 2.0)
-        mu_MM = _centred(mean_MQ) @ _centred(mean_MQ).T / ((Q - 2) * (Q - 1))
-        for v, part in enumerate((noise_MM / 2.0, noise_MM, noise_MM)):
-            pull_MM = true_MM @ np.linalg.pinv(true_MM + part, hermitian=True)
-            rest_MM = _positive(true_MM - pull_MM @ true_MM)
-            mu_DM = mu_M + normal_2DM[0] @ _root(mu_MM)
-            draw_DM = mu_DM + (gain_VMQ[v, :, q] - mu_DM) @ pull_MM.T + normal_2DM[1] @ _root(rest_MM)
-            found[v].append(_odds(draw_DM, n_teachers))
+        mu_BM, true_BMM, noise_BMM = moments.without(q)
+        noise_BMM = loud_Q[q] * noise_BMM  # of one half
+        for v, part_BMM in enumerate((noise_BMM / 2.0, noise_BMM, noise_BMM)):
+            pull_BMM = true_BMM @ np.linalg.pinv(true_BMM + part_BMM, hermitian=True)
+            rest_BMM = _positive(true_BMM - pull_BMM @ true_BMM)
+            centre_BM = mu_BM + np.einsum("bmk,bk->bm", pull_BMM, gain_VMQ[v, :, q] - mu_BM)
+            draw_BDM = centre_BM[:, None] + normal_BDM @ _root(rest_BMM)
+            found[v].append(_odds(draw_BDM.reshape(-1, M), n_teachers))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums over questions, each replicate with weights of its own (the Bayesian bootstrap): what mu, L and S may be."""
+
+    weight_BQ: Array
+    columns: tuple[Array, ...]  #: per question: first half by second, and noise by loudness, [Q, M, M]; the halves, [Q, M]
+    sums: tuple[Array, ...]  #: of these, weighted
+
+    @classmethod
+    def of(cls, gain_VMQ: Array, loud_Q: Array, weight_BQ: Array) -> _Moments:
+        first_QM, second_QM = gain_VMQ[1].T, gain_VMQ[2].T
+        apart_QM = (first_QM - second_QM) / np.sqrt(2.0 * loud_Q)[:, None]
+        products = (first_QM[:, :, None] * second_QM[:, None], apart_QM[:, :, None] * apart_QM[:, None], first_QM, second_QM)
+        sums = tuple(np.tensordot(weight_BQ, product, axes=1) for product in products)
+        return cls(weight_BQ, products, sums)
+
+    def without(self, q: int) -> tuple[Array, Array, Array]:
+        """mu [B, M], L [B, M, M] and the noise of one half at loudness 1, from all questions but one."""
+        own_B = self.weight_BQ[:, q]
+        total_B = self.weight_BQ.sum(axis=1) - own_B
+        cross, noise, first, second = (
+            (total - np.multiply.outer(own_B, product[q])) / total_B.reshape(-1, *[1] * product[q].ndim)
+            for total, product in zip(self.sums, self.columns, strict=True)
+        )
+        squares_B = ((self.weight_BQ**2).sum(axis=1) - own_B**2) / total_B**2
+        cross = (cross - first[:, :, None] * second[:, None]) / (1.0 - squares_B)[:, None, None]
+        n_questions, n_rows = self.weight_BQ.shape[1] - 1, first.shape[1]
+        alike = SHRINK * (n_rows + 1) / (SHRINK * (n_rows + 1) + n_questions)
+        true = _positive(_alike((cross + np.swapaxes(cross, 1, 2)) / 2.0, alike))
+        return (first + second) / 2.0, true, _alike(noise, alike)
 
 
 def _odds(draw_DM: Array, n_teachers: int) -> Odds:
@@ -187,25 +216,34 @@ def _odds(draw_DM: Array, n_teachers: int) -> Odds:
     )
 
 
-def _centred(value_MQ: Array) -> Array:
-    return np.asarray(value_MQ - value_MQ.mean(axis=1, keepdims=True))
+def _alike(value_BMM: Array, share: float) -> Array:
+    """Drawn towards a covariance in which all rows are alike, for few questions tell few entries."""
+    M = value_BMM.shape[-1]
+    variance_B = np.trace(value_BMM, axis1=1, axis2=2) / M
+    shared_B = (value_BMM.sum(axis=(1, 2)) - M * variance_B) / max(M * (M - 1), 1)
+    eye = np.eye(M)
+    target_BMM = variance_B[:, None, None] * eye + shared_B[:, None, None] * (1.0 - eye)
+    return np.asarray((1.0 - share) * value_BMM + share * target_BMM)
 
 
-def _positive(value_MM: Array) -> Array:
-    """The nearest covariance: what an estimate has of negative variance is nothing."""
-    values, vectors = np.linalg.eigh((value_MM + value_MM.T) / 2.0)
-    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+def _positive(value_BMM: Array) -> Array:
+    """The nearest covariances: what an estimate has of negative variance is nothing."""
+    values, vectors = np.linalg.eigh((value_BMM + np.swapaxes(value_BMM, 1, 2)) / 2.0)
+    return np.asarray((vectors * np.maximum(values, 0.0)[:, None]) @ np.swapaxes(vectors, 1, 2))
 
 
-def _root(value_MM: Array) -> Array:
-    values, vectors = np.linalg.eigh(value_MM)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+def _root(value_BMM: Array) -> Array:
+    values, vectors = np.linalg.eigh(value_BMM)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))[:, None]) @ np.swapaxes(vectors, 1, 2))
 
 
 def _sentence(gain: Interval, more: Interval, single: str, share: float, n: int) -> str:
     spoken = f"{gain.mean:+.2g} [{gain.low:+.2g}, {gain.high:+.2g}] a question, judged by completions that did not choose"
     if share == 0.0:
         return f"{FALLBACK} ({n} questions; routing by halves earned {spoken}.)"
-    if more.low > 0.0:
-        return f"Routing earns {spoken}: more than {single} everywhere by {more.mean:.2g} [{more.low:.2g}, {more.high:.2g}]."
-    return f"Routing earns {spoken}: not surely more than {single} everywhere ({more.mean:+.2g} [{more.low:+.2g}, {more.high:+.2g}])."
+    beyond = f"{more.mean:+.2g} [{more.low:+.2g}, {more.high:+.2g}]"
+    return f"Routing earns {spoken}: {'' if more.low > 0.0 else 'not surely '}more than {single} everywhere, by {beyond}."
+
+
+def _name(names: tuple[str, ...], row: int | None) -> str | None:
+    return None if row is None else names[row]

@@ -54,9 +54,7 @@ def weighing(evidence: Evidence, teacher: str, *, by: By = "gate", objective: st
     if by == "gate":
         (gate,) = fit_gate(evidence, objective=name, teachers=[teacher], seed=seed)
         none = "" if gate.verdict == "something" else " So every weight is 0."
-        return Weighing(
-            teacher, name, by, gate.gain_over_all, gate.share_kept, gate.sentence + none, gate, None, gate.warnings
-        )
+        return Weighing(teacher, name, by, gate.gain_over_all, gate.share_kept, gate.sentence + none, gate, None, gate.warnings)
     if teacher not in evidence.scores.teachers:
         raise ValueError(f"There is no teacher {teacher!r}; there is {', '.join(evidence.scores.teachers)}.")
     m = evidence.scores.teachers.index(teacher)
