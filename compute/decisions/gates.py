@@ -84,14 +84,18 @@ def fit_gate(
     objective: str | None = None,
     teachers: Sequence[str] | None = None,
     features: Sequence[str] = FEATURES,
-    flips: int = FLIPS,
+    flips: int | None = None,
     seed: int = 0,
 ) -> tuple[GateResult, ...]:
-    """A gate for each of the teachers, by default all that are no nulls. Raises ValueError for unknown names."""
+    """A gate for each of the teachers, by default all that are no nulls; `flips` is FLIPS by default.
+
+    Raises ValueError for unknown names, and for an objective whose update is made from the completions that would judge.
+    """
     o = objective_row(evidence, objective)
     name = evidence.scores.objectives[o]
     usable = [feature for feature in features if feature in evidence.features]
-    return tuple(_one(evidence, name, teacher, usable, flips, seed) for teacher in judged_teachers(evidence, teachers))
+    n_flips = FLIPS if flips is None else flips
+    return tuple(_one(evidence, name, teacher, usable, n_flips, seed) for teacher in judged_teachers(evidence, teachers))
 
 
 def _one(evidence: Evidence, objective: str, teacher: str, features: Sequence[str], flips: int, seed: int) -> GateResult:

@@ -69,11 +69,11 @@ def test_a_planted_gate_is_found_and_its_true_gain_lies_in_the_interval(known: K
 
 def test_with_random_signs_there_is_nothing_to_gain(found: Evidence) -> None:
     verdicts = Counter(
-        fit_gate(sign_flipped(found, [seed]), teachers=["early"], features=FEATURES, flips=19)[0].verdict for seed in range(20)
+        fit_gate(sign_flipped(found, [seed]), teachers=["early"], features=FEATURES, flips=19)[0].verdict for seed in range(10)
     )
-    assert verdicts["something"] <= 2
-    goes = Counter(go_no_go(sign_flipped(found, [seed]), teachers=["early"])[0].verdict for seed in range(5))
-    assert set(goes) <= {"go", "no-go", "undecided"}
+    assert verdicts["something"] <= 1
+    goes = Counter(go_no_go(sign_flipped(found, [seed]), teachers=["early"])[0].verdict for seed in range(10))
+    assert goes["undecided"] >= 8
 
 
 def test_a_temperature_is_named_for_what_it_is() -> None:
@@ -212,7 +212,7 @@ def test_routing_gives_the_truth_of_what_it_chose(known: KnownStudy, found: Evid
 
 
 def test_where_no_child_is_better_routing_earns_nothing() -> None:
-    earned = [routing(equal_siblings(12, 20, 20, seed)) for seed in range(12)]
+    earned = [routing(equal_siblings(12, 20, 20, seed)) for seed in range(8)]
     assert sum(one.gain.low > 0.0 for one in earned) <= 2
     assert np.mean([one.share_routed for one in earned]) < 0.5
 
