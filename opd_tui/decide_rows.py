@@ -51,7 +51,8 @@ class Prompts(Struct, frozen=True):
 def routing_rows(opened: Store, found: Routing, format: Format) -> Iterator[Row]:
     """A row per routed question, in the study's order; `plain` has the questions without a teacher as well.
 
-    A trainer gets only what it can follow: `trl` the routes to a context, `verl` and `prime-rl` those to another model.
+    A trainer gets only what it can follow: `trl` the routes to a context, `verl`, `tinker` and `prime-rl` those to another
+    model.
     """
     ids = {line.number: line.id for line in opened.questions()}
     kinds = {teacher.id: teacher.kind for teacher in opened.teachers}
@@ -77,6 +78,8 @@ def routing_rows(opened: Store, found: Routing, format: Format) -> Iterator[Row]
             }
         else:
             row |= {"teacher": route.teacher, "answer": question.reference_answer}
+        if format == "tinker":  # its data sets of prompts hold texts
+            row["prompt"] = question.prompt
         yield row
 
 
@@ -84,7 +87,7 @@ def follows(format: Format, kind: str) -> bool:
     """Whether a trainer can give a question to a teacher of this kind."""
     if format == "trl":
         return kind == "self"
-    return kind == "external" or format not in ("verl", "prime-rl")
+    return kind == "external" or format not in ("verl", "tinker", "prime-rl")
 
 
 def privileged_context(opened: Store, question: Question, teacher: str) -> str:
@@ -94,7 +97,7 @@ def privileged_context(opened: Store, question: Question, teacher: str) -> str:
     if at >= 0:
         head, tail = ours[: at + len(question.prompt)], ours[at + len(question.prompt) :]
         if theirs.startswith(head) and theirs.endswith(tail) and len(theirs) >= len(head) + len(tail):
-            return theirs[len(head) : len(theirs) - len(tail)].strip("\n")
+            return theirs[len(head) : len(theirs) - len(tail)]
     return theirs
 
 
