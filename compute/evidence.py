@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 #: Features at every entry that `gather` reads, beside `correct`, `position` and `depth`, which are always there.
-TOKEN_FEATURES = (*DIVERGENCES, "entropy", "teacher_entropy", "entropy_difference", "overlap", "overlap_mass")
+TOKEN_FEATURES = (*DIVERGENCES, "entropy", "teacher_entropy", "entropy_difference", "log_ratio", "overlap", "overlap_mass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,10 @@ def evidence(
 def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
     """What is cheap to know at positions of a rollout, by name: [M, P]. The distributions are those that precede the token.
 
-    `entropy_difference` is |H(T) - H(P)|; `overlap` is the share of the student's top-K that is in the teacher's,
-    `overlap_mass` the student's mass on these tokens.
+    `entropy_difference` is |H(T) - H(P)|; `log_ratio` is log T(y)/P(y) of the token y that was taken; `overlap` is the share
+    of the student's top-K that is in the teacher's, `overlap_mass` the student's mass on these tokens.
     """
+    logprob_P = rollout.logprob_T[position_P].astype(np.float64)
     entropy_P = rollout.entropy_T[position_P].astype(np.float64)
     teacher_entropy_MP = rollout.teacher_entropy_TM[position_P].T.astype(np.float64)
     divergence_DMP = np.transpose(rollout.divergence_TMD[position_P], (2, 1, 0)).astype(np.float64)
@@ -151,6 +152,7 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
         "entropy": np.broadcast_to(entropy_P, teacher_entropy_MP.shape),
         "teacher_entropy": teacher_entropy_MP,
         "entropy_difference": np.abs(teacher_entropy_MP - entropy_P),
+        "log_ratio": rollout.teacher_logprob_TM[position_P].T.astype(np.float64) - logprob_P,
         "overlap": np.where(asked_MP, share_MP, np.nan),
         "overlap_mass": np.where(asked_MP, (common_PMC * mass_PC[:, None]).sum(axis=-1).T, np.nan),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -34,16 +35,34 @@ def threshold(teacher: str, by: Score = "gain", at_least: float = 0.0) -> Rule:
     return rule
 
 
-def gate(teacher: str, feature: str, *, at_least: float = -np.inf, at_most: float = np.inf) -> Rule:
-    """One teacher where a feature lies in a range; no score is looked at."""
-    low = f"{at_least:.4g} <= " if np.isfinite(at_least) else ""
-    high = f" <= {at_most:.4g}" if np.isfinite(at_most) else ""
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One teacher where a feature lies in a range; no score is looked at. A rule that can be read and written down."""
 
-    def rule(view: View) -> Choice:
-        value_P = view.feature(feature, teacher)
-        return _where((value_P >= at_least) & (value_P <= at_most), view, teacher, f"{low}{feature}{high}")
+    teacher: str
+    feature: str
+    at_least: float = -np.inf
+    at_most: float = np.inf
 
-    return rule
+    @property
+    def words(self) -> str:
+        """The range as people write it."""
+        low = f"{self.at_least:.4g} <= " if np.isfinite(self.at_least) else ""
+        high = f" <= {self.at_most:.4g}" if np.isfinite(self.at_most) else ""
+        return f"{low}{self.feature}{high}"
+
+    def lets_in(self, value_X: Array) -> Bool:
+        """Where the feature lies in the range; nowhere where it is unknown."""
+        return np.asarray((value_X >= self.at_least) & (value_X <= self.at_most), dtype=bool)
+
+    def __call__(self, view: View) -> Choice:
+        """The teacher where it lets in."""
+        return _where(self.lets_in(view.feature(self.feature, self.teacher)), view, self.teacher, self.words)
+
+
+def gate(teacher: str, feature: str, *, at_least: float = -np.inf, at_most: float = np.inf) -> Gate:
+    """One teacher where a feature lies in a range."""
+    return Gate(teacher, feature, at_least, at_most)
 
 
 def best_teacher(per: Literal["study", "question", "node"] = "question", by: Score = "gain") -> Rule:
@@ -75,6 +94,7 @@ def fitted_gate(teacher: str, features: Sequence[str] | None = None, n_cuts: int
 
     def fit(view: View) -> Rule:
         gain_P = np.nan_to_num(view.gain_MP[view.teacher(teacher)])
+        rule: Rule
         best, rule = (float(gain_P.sum()), everywhere(teacher)) if gain_P.sum() > 0.0 else (0.0, nowhere())
         for name in sorted(view.features) if features is None else features:
             cut_c, above_c, below_c = _cuts(view.feature(name, teacher), gain_P, n_cuts)

@@ -496,6 +496,7 @@ def _provenance(study: Study, contents: dict[str, Any], student: models.Model) -
         "slots": study.engine.slots,
         "weights": contents["weights"],
         "tokens": contents["tokens"],
+        "chat_template": _template_digest(study, student),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -503,6 +504,14 @@ def _provenance(study: Study, contents: dict[str, Any], student: models.Model) -
             "transformers": transformers.__version__,
         },
     }
+
+
+def _template_digest(study: Study, student: models.Model) -> str:
+    """A hash of the student's chat template, "" where the study goes without one."""
+    template = getattr(student.tokenizer, "chat_template", None)
+    if study.chat.template == "plain" or not isinstance(template, str):
+        return ""
+    return hashlib.blake2b(template.encode(), digest_size=16).hexdigest()
 
 
 def work_folder(out: PathLike) -> Path:

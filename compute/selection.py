@@ -108,6 +108,8 @@ class Selected:
     more_alignment: Interval  #: split less everything, paired by question
     more_gain: Interval
     gain_over_all: Interval  #: gain of the chosen entries averaged over all, those without a teacher earning nothing
+    #: `gain_over_all` less the gain of every entry under every teacher, paired by question, however few were chosen
+    more_over_all: Interval
     share: Interval  #: of the entries, how many got a teacher
     unsplit: Worth  #: WARNING: chosen and judged on the same completions, so that luck counts as worth
     notes: tuple[str, str, str]  #: what the rule settled on when shown one side, the other, everything
@@ -283,6 +285,7 @@ class _Case:
             more_alignment=t_interval(split_CQ[_ALIGNMENT] - all_CQ[_ALIGNMENT]),
             more_gain=t_interval(split_CQ[_GAIN] - all_CQ[_GAIN]),
             gain_over_all=t_interval(over_all_CQ[0]),
+            more_over_all=t_interval(over_all_CQ[0] - all_CQ[_GAIN]),
             share=t_interval(over_all_CQ[1]),
             unsplit=_worth(_means(averages, self.whole, everything.teacher_P)),
             notes=(first.choice.note, second.choice.note, everything.note),

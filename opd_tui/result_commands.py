@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from opd_tui.decide_command import decide
+
 if TYPE_CHECKING:
     from opd_tui.export import Selection
 
@@ -16,6 +18,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     app.command()(export)
     app.command()(report)
+    app.command()(decide)
     app.command("objectives")(objectives_command)
 
 

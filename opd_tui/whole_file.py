@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that appear under their name only when they are whole."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from store.errors import StoreError
 
 
 @contextmanager
-def whole_file(out: str) -> Iterator[Path]:
-    """A file to write in the place of `out`, which becomes `out` at the end unless something went wrong meanwhile.
-
-    Raises StoreError where it cannot be written.
-    """
+def whole_file(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path beside `out` to write to, which takes its name at the end and is gone after an error. Raises StoreError."""
     target = Path(out)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
