@@ -74,7 +74,8 @@ class Comparison(Struct, frozen=True):
         if self.n_logprobs:
             found.append(
                 f"{self.n_other_logprobs} of {self.n_logprobs} log-probabilities differ from the student's by more than "
-                f"{TOLERANCE} nat (mean difference {self.mean_difference:.3f}, worst {self.worst_difference:.3f} at {self.worst_place})."
+                f"{TOLERANCE} nat (mean difference {self.mean_difference:.3f}, worst {self.worst_difference:.3f} at "
+                f"{self.worst_place})."
             )
         else:
             found.append(

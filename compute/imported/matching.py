@@ -22,9 +22,12 @@ class Questions:
     """The questions of a study, to be found by what a file says."""
 
     def __init__(
-        self, questions: Sequence[Question], prompt_ids: Callable[[Question], tuple[int, ...]], shown: Callable[[Sequence[int]], str],
+        self,
+        questions: Sequence[Question],
+        prompt_ids: Callable[[Question], tuple[int, ...]],
+        shown: Callable[[Sequence[int]], str],
         system: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._system = system
         self._by_id = {one.id: one for one in questions}
         self._ids = {one.id: prompt_ids(one) for one in questions}

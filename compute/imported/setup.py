@@ -105,8 +105,8 @@ def _questions(setup: Setup, placed: Sequence[Placed], path: Path) -> tuple[Ques
     questions = [one for one in setup.questions if one.id in answered]
     if not questions:
         raise StudyError(
-            f"No rollout of {path} answers a question of the study; they are matched by `id`, by the text of the prompt, or by its "
-            "tokens: see [task] `prompt`, `id_field`, `skip` and `limit`."
+            f"No rollout of {path} answers a question of the study; they are matched by `id`, by the text of the prompt, or by "
+            "its tokens: see [task] `prompt`, `id_field`, `skip` and `limit`."
         )
     others = [one.id for one in setup.study.teacher if one.context == "other"]
     if len(questions) == 1 and others:
@@ -122,13 +122,12 @@ def _left_out(setup: Setup, questions: Sequence[Question], n_others: int, n_teac
     if n_others:
         told.append(f"{n_others} rollouts answer no question of the study and are left out.")
     if len(questions) < len(setup.questions):
-        told.append(
-            f"{len(setup.questions) - len(questions)} of {len(setup.questions)} questions have no rollout and are left out."
-        )
+        n_without = len(setup.questions) - len(questions)
+        told.append(f"{n_without} of {len(setup.questions)} questions have no rollout and are left out.")
     if n_teachers:
         told.append(
-            f"{n_teachers} rollouts have a teacher's log-probabilities of the sampled tokens; these alone give no alignment, so none "
-            "are kept: the study's teachers read the rollouts themselves."
+            f"{n_teachers} rollouts have a teacher's log-probabilities of the sampled tokens; these alone give no alignment, so "
+            "none are kept: the study's teachers read the rollouts themselves."
         )
     return told
 

@@ -2,7 +2,8 @@
 
 A line of traces.jsonl is an episode with its `traces`, each a graph of messages. A path from its root to a leaf is a
 conversation, whose nodes carry `token_ids`, `mask` (sampled or not) and `logprobs` of the sampled ones. A trace with
-several leaves is several conversations, and is refused. Lines of results.jsonl have `prompt`, `completion` (messages), `answer`, `reward`.
+several leaves is several conversations, and is refused. Lines of results.jsonl have `prompt`, `completion` (messages),
+`answer` and `reward`.
 """
 
 from __future__ import annotations
