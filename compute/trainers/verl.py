@@ -68,6 +68,6 @@ def _notes(settings: Settings, mode: str) -> tuple[str, ...]:
         notes.append(f"Where the loss of a token exceeds {clamp} it is clamped: as a loss such a token has no gradient.")
     if mode in ("k3", "low_var_kl"):
         notes.append(
-            "k3 itself is clamped at 10, which r reaches at about 13: tokens that the teacher rates higher still are cut off."
+            "k3 itself is clamped at 10, which r reaches at about 13.6: tokens that the teacher rates higher still are cut off."
         )
     return tuple(notes)
