@@ -67,6 +67,6 @@ class Questions:
     def _as_study_asks(self, question: Question, rollout: Rollout) -> bool:
         """Whether the prompt, as far as the file tells, is that of the study."""
         text = (rollout.prompt or "").strip()
-        if self._whole.get(text) is question:
-            return True
-        return self._asked.get(text) is question and (rollout.system is None or rollout.system == self._system)
+        if rollout.system is None:  # a prompt in one text, as the model read it
+            return self._whole.get(text) is question
+        return self._asked.get(text) is question and rollout.system == self._system
