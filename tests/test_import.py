@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 import store
+from compute.added import add, prepare_teacher
 from compute.errors import StudyError
 from compute.imported import FORMATS, BadLine
 from compute.imported.setup import Options, prepare_import
@@ -20,9 +20,10 @@ from opd_tui.info import describe
 from opd_tui.report import print_report
 from store import doctor
 from store.errors import StoreError
+from store.parts import concatenate
 from store.schema import QuestionStatus, TokenSource
 from tests import written_rollouts as written
-from tests.conftest import CHAIN_SUMS, run_opd, small_study
+from tests.conftest import CHAIN_SUMS, ROOT, run_opd, small_study
 
 
 class Heard(Reporter):
@@ -103,14 +104,13 @@ def test_an_imported_store_is_the_computed_one(study, setup, sampled, by_compute
     out = tmp_path / "s.zarr"
     run(imported, out, Reporter(0), limit=1)
     run(imported, out, Reporter(0))
-    ours = zarr.open_group(out / "student", mode="r")
-    theirs = zarr.open_group(by_compute / "student", mode="r")
-    (whole,) = (group for _, group in theirs.groups())
-    parts = [group for _, group in ours.groups()]
-    for name in ("token_id", "logprob", "child_logprob", "group_n_success", "completion_token_id"):
-        values = [part[name][:] for part in parts]
-        assert sum(len(one) for one in values) == len(whole[name][:]), name
     opened, other = store.open(out), store.open(by_compute)
+    ours = concatenate([opened.part(name) for name in sorted({place.part for place in opened.places()})])
+    (whole,) = (other.part(name) for name in {place.part for place in other.places()})
+    for group, expected in (("student", whole.student), *whole.teachers.items()):
+        found = ours.student if group == "student" else ours.teachers[group]
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{group}/{name}")
     assert [(row.id, row.n_rollouts, row.n_correct) for row in opened.questions()] == [
         (row.id, row.n_rollouts, row.n_correct) for row in other.questions()
     ]
@@ -118,6 +118,9 @@ def test_an_imported_store_is_the_computed_one(study, setup, sampled, by_compute
     assert any(line.endswith("rollouts imported from openai, step 40, checkpoint ck") for line in opened.made_with)
     told = opened.attributes.provenance["imported"]
     assert (told["policy_step"], told["checkpoint"], told["n_rollouts"]) == (40, "ck", len(sampled[0]))
+    (tmp_path / "t.toml").write_text('[[teacher]]\nid = "cold"\nkind = "temperature"\ntemperature = 0.5\n')
+    addition = prepare_teacher(out, tmp_path / "t.toml", Reporter(0), study_file=study)
+    assert add(addition, out, Reporter(0)).n_done == 3
 
 
 def test_the_command_ends_in_a_store_that_every_reader_reads(study, setup, sampled, tmp_path, capsys):
@@ -132,7 +135,7 @@ def test_the_command_ends_in_a_store_that_every_reader_reads(study, setup, sampl
     print_report(str(out), as_json=True)
     assert json.loads(capsys.readouterr().out)["findings"]
     assert not doctor.examine(out, deep=True).findings
-    with pytest.raises(StoreError, match="another study"):
+    with pytest.raises(StoreError, match="this study is"):
         create(setup, out)
 
 
@@ -190,9 +193,7 @@ def test_broken_lines_are_named_by_number_and_skipped_only_when_asked(study, sam
     lines = [written.verl(one) for one in sampled[0]]
     lines[1:1] = ["{broken", {"input": "1+1?"}, [1]]
     file = written.write(tmp_path / "r.jsonl", lines)
-    done = run_opd("import", file, "--from", "verl", study, "-o", tmp_path / "s.zarr")
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    last = refusal(study, file, "verl")
     for words in ("line 2 is no valid JSON", "3 broken lines: 2, 3, 4", "--skip-bad"):
         assert words in last
     setup, said = taken(study, file, "verl", skip_bad=True)
@@ -342,3 +343,25 @@ def test_wrong_usage_and_missing_files(study, tmp_path):
     assert "no.jsonl cannot be read" in missing.stderr.strip().splitlines()[-1]
     (tmp_path / "empty.jsonl").write_text("\n")
     assert "holds no rollout" in refusal(study, tmp_path / "empty.jsonl", "trl")
+
+
+#: Files made by the tools' own code from rollouts of the tiny student: verifiers 0.4.0 (`write_episode`), verl 0.9.1
+#: (`RayPPOTrainer._write_generations`), and the table of TRL 1.16.0's `GRPOTrainer.log`, through pandas as there.
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("verifiers_traces.jsonl", "verifiers", "checkpoint run/step-7"),
+        ("verl_120.jsonl", "verl", "step 120"),
+        ("trl_completions_00030.parquet", "trl", "step 30"),
+    ],
+)
+def test_files_that_the_tools_wrote(study, sampled, name, kind, words):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    setup, said = taken(study, ROOT / "tests" / "imported" / name, kind)
+    for question in setup.questions:
+        own = [one.token_ids.tolist() for one in sampled[1][question.id].completions[:4]]
+        given = setup.given.responses[question.id]
+        assert [one.token_ids.tolist() for one in given.completions] == own
+    assert setup.given.words.endswith(words)
+    assert len(said) == 1

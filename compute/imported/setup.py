@@ -24,7 +24,6 @@ from compute.progress import Reporter
 from compute.runner import Given, Setup, prepare
 from compute.tasks import Grade, Question
 from store import writer
-from store.errors import StoreError
 from store.place import PathLike
 
 
@@ -139,6 +138,7 @@ def _with_identity(
     identity = f"{setup.attributes.study_hash}\0{options.format}\0{found.digest}\0{options.step}\0{options.force_mismatch}"
     step, checkpoint = lines[0].rollout.policy
     provenance: dict[str, Any] = {
+        "study_hash": setup.attributes.study_hash,  #: of the study without them
         "format": options.format,
         "file": found.path.name,
         "digest": found.digest,
@@ -158,11 +158,11 @@ def _with_identity(
 
 
 def _missing(setup: Setup, placed: Sequence[Placed], out: PathLike) -> list[Placed]:
-    """The rollouts of questions that the store lacks: the others were compared when they were taken in."""
-    try:
-        done = writer.committed_question_ids(out) if writer.is_store_of(out, setup.attributes.study_hash) else ()
-    except StoreError:
-        done = ()
+    """The rollouts of questions that the store lacks: the others were compared when they were taken in.
+
+    Raises `StoreError` where another study's store is at `out`.
+    """
+    done = writer.committed_question_ids(out) if writer.is_store_of(out, setup.attributes.study_hash) else ()
     return [one for one in placed if one.question.id not in done]
 
 
