@@ -24,6 +24,7 @@ from store.parts import concatenate
 from store.schema import QuestionStatus, TokenSource
 from tests import written_rollouts as written
 from tests.conftest import CHAIN_SUMS, ROOT, run_opd, small_study
+from tests.terminal.driving import browsing, picture, press
 
 
 class Heard(Reporter):
@@ -223,10 +224,10 @@ def test_policies_are_not_mixed(study, sampled, tmp_path):
 
 def test_rollouts_of_other_questions_are_left_out_and_counted(study, sampled, tmp_path):
     lines = [written.verl(one) for one in sampled[0] if one.question_id != sampled[0][0].question_id]
-    lines.append({**lines[0], "input": "9+9+9?"})
+    lines += [{**lines[0], "input": other} for other in ("9+9+9?", f"2{lines[0]['input']}", f"2+{lines[0]['input']}")]
     setup, said = taken(study, written.write(tmp_path / "r.jsonl", lines), "verl")
     assert [question.number for question in setup.questions] == [0, 1]
-    assert "1 rollouts answer no question of the study and are left out." in said
+    assert "3 rollouts answer no question of the study and are left out." in said
     assert "1 of 3 questions have no rollout and are left out." in said
     none = written.write(tmp_path / "n.jsonl", lines[-1:])
     assert "answers a question of the study" in refusal(study, none, "verl")
@@ -258,7 +259,7 @@ def test_a_grader_that_disagrees_with_the_rewards_is_told(study, sampled, tmp_pa
     assert any(f"Of {len(lines)} rewards in the file, {n_right} are on the other side" in line for line in said)
 
 
-def test_turns_of_a_tool_are_kept_and_masked_and_nothing_is_launched_inside(study, sampled, tmp_path):
+async def test_turns_of_a_tool_are_kept_and_masked_and_nothing_is_launched_inside(study, sampled, tmp_path):
     lines = []
     for one in sampled[0]:
         ids, mask = [*one.ids[:4], 6, 15, 6, *one.ids[4:]], [1] * 4 + [0] * 3 + [1] * (len(one.ids) - 4)
@@ -280,6 +281,11 @@ def test_turns_of_a_tool_are_kept_and_masked_and_nothing_is_launched_inside(stud
     rollout = opened.rollout(row.id, row.rollouts[0].index)
     assert rollout.token_source_T[:8].tolist() == [TokenSource.MODEL] * 4 + [TokenSource.TOOL] * 3 + [TokenSource.MODEL]
     assert np.isfinite(rollout.logprob_T).all()
+    assert opened.attributes.provenance["imported"]["n_rollouts_with_tools"] == len(lines)
+    async with browsing(tmp_path / "s.zarr") as (pilot, screen):
+        await press(pilot, screen, "right", "right", "m", "t")
+        shown = picture(pilot)
+        assert row.id.removeprefix("q") in shown
 
 
 def test_a_conversation_of_texts_gets_the_template_s_words_between(study, sampled, tmp_path):

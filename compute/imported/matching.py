@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
@@ -16,6 +17,11 @@ class Match(Struct, frozen=True):
 
     question: Question
     same_prompt: bool
+
+
+def _has_inside(text: str, question: str) -> bool:
+    """Whether a prompt has a question in it, by itself: 1+2? is not asked by 21+2?"""
+    return bool(question) and question in text and bool(re.search(rf"(?<!\S){re.escape(question)}(?!\S)", text))
 
 
 class Questions:
@@ -59,8 +65,7 @@ class Questions:
         if text not in self._found:
             found = self._asked.get(text) or self._whole.get(text)
             if found is None:
-                inside = next((one for one in self._texts if one and one in text), None)
-                found = self._asked[inside] if inside is not None else None
+                found = next((self._asked[one] for one in self._texts if _has_inside(text, one)), None)
             self._found[text] = found
         return self._found[text]
 

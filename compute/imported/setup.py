@@ -50,7 +50,7 @@ def prepare_import(
     placed, n_others, n_teachers = _place(setup, found, lines, options, told)
     questions = _questions(setup, placed, path)
     told += _left_out(setup, questions, n_others, n_teachers)
-    setup = _with_identity(setup, questions, found, options, len(placed), lines)
+    setup = _with_identity(setup, questions, found, options, placed, lines)
     todo = _missing(setup, placed, out)
     reporter.phase("comparing rollouts with the student")
     comparison = compare(setup.bench, todo)
@@ -132,7 +132,12 @@ def _left_out(setup: Setup, questions: Sequence[Question], n_others: int, n_teac
 
 
 def _with_identity(
-    setup: Setup, questions: tuple[Question, ...], found: Lines, options: Options, n_placed: int, lines: Sequence[Line]
+    setup: Setup,
+    questions: tuple[Question, ...],
+    found: Lines,
+    options: Options,
+    placed: Sequence[Placed],
+    lines: Sequence[Line],
 ) -> Setup:
     """The study as one of these rollouts: it has a hash of its own, and says where they are from."""
     identity = f"{setup.attributes.study_hash}\0{options.format}\0{found.digest}\0{options.step}\0{options.force_mismatch}"
@@ -144,7 +149,8 @@ def _with_identity(
         "digest": found.digest,
         "policy_step": step,
         "checkpoint": checkpoint,
-        "n_rollouts": n_placed,
+        "n_rollouts": len(placed),
+        "n_rollouts_with_tools": sum(one.tokenised.completion.has_tool for one in placed),
         "n_broken_lines": len(found.broken),
         "mismatch_accepted": options.force_mismatch,
     }
