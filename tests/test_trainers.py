@@ -112,6 +112,8 @@ def test_settings_are_read_from_every_kind_of_file(tmp_path, ending, text):
         ("verl", "a.distillation_loss.loss_mode=k1\nb.distillation_loss.loss_mode=k3", "txt", ["2 times", "a.dist"]),
         ("trl", "beta=2", "txt", ["`beta` = 2", "between 0 and 1"]),
         ("skyrl", "use_kl_in_reward=true", "txt", ["SkyRL refuses", "use_kl_loss"]),
+        ("trl", "beta=0.04\nscale_rewards=true", "txt", ["GRPO", "no teacher"]),
+        ("trl", "distillation_mode=sampled_token\ndistillation_alpha=0.5", "txt", ["TRL refuses", "distillation_alpha"]),
         ("trl", "just words", "txt", ["line 1", "key=value"]),
         ("trl", "a: [", "yaml", ["not valid YAML"]),
         ("trl", "a = ", "toml", ["not valid TOML"]),

@@ -1,21 +1,47 @@
-"""TRL 1.16.0: `beta` and `lmbda` of DistillationTrainer, GKDTrainer and ServerDistillationTrainer.
+"""TRL 1.16.0: DistillationTrainer, GKDTrainer, ServerDistillationTrainer (`beta`, `lmbda`), SDPO and SDFT (`distillation_mode`).
 
 Read in trl/trainer/distillation_config.py and distillation_trainer.py, trl/experimental/gkd/ (config and
-`generalized_jsd_loss`), and trl/experimental/server_distillation/ (config, `_jsd_divergence`, `_add_tail_bucket`).
+`generalized_jsd_loss`), trl/experimental/server_distillation/ (config, `_jsd_divergence`, `_add_tail_bucket`), and
+trl/experimental/sdpo/ and sdft/ (configs, loss_utils.py).
 """
 
 from __future__ import annotations
 
 from compute.trainers.meaning import Meaning, jsd
-from compute.trainers.settings import Settings
+from compute.trainers.settings import Settings, SettingsError
 
-KEYS = ("beta", "lmbda", "seq_kd", "teacher_model_server_url", "loss_top_k", "loss_add_tail", "teacher_model_name_or_path")
-SOURCE = "TRL 1.16.0: trainer/distillation_config.py, experimental/gkd/gkd_trainer.py, experimental/server_distillation/"
+KEYS = (
+    "beta",
+    "lmbda",
+    "seq_kd",
+    "teacher_model_server_url",
+    "loss_top_k",
+    "loss_add_tail",
+    "distillation_mode",
+    "distillation_alpha",
+    "teacher_model_name_or_path",
+)
+SOURCE = "TRL 1.16.0: trainer/distillation_config.py, experimental/gkd/, experimental/server_distillation/, experimental/sdpo/"
+
+
+#: Keys of trainers in which the same words mean something else.
+_OTHERS = {
+    "distillation_objective": "IW-OPD, which is not read",
+    "use_uld_loss": "GOLD, which is not read",
+    "scale_rewards": "GRPO, whose beta is the weight of a KL to the reference model, and which has no teacher",
+    "reward_weights": "GRPO, whose beta is the weight of a KL to the reference model, and which has no teacher",
+    "epsilon": "GRPO, whose beta is the weight of a KL to the reference model, and which has no teacher",
+}
 
 
 def meaning(settings: Settings) -> Meaning:
     """What these settings optimise; which trainer they are for is told by its own keys. Raises `SettingsError`."""
     settings.require("trl", KEYS)
+    if settings.has("distillation_mode") or settings.has("distillation_alpha"):
+        return _self_distillation(settings)
+    for key, whose in _OTHERS.items():
+        if settings.has(key):
+            raise SettingsError(f"{settings.where}: `{key}` belongs to TRL's {whose}.")
     if any(map(settings.has, ("teacher_model_server_url", "loss_top_k", "loss_add_tail"))):
         return _server(settings)
     gkd = settings.has("lmbda") or settings.has("seq_kd")
@@ -45,6 +71,36 @@ def _temperature(settings: Settings, default: float) -> tuple[str, ...]:
         f"Both distributions are taken at temperature {temperature:g}, and rollouts are sampled there; a study is at "
         f"temperature 1.",
     )
+
+
+def _self_distillation(settings: Settings) -> Meaning:
+    """SDPO and SDFT: the teacher is the student with a context, as a study's self teachers are."""
+    sdpo = settings.has("distillation_weight") or settings.value("distillation_mode", "") == "sampled_token"
+    settings.defaults.pop("distillation_mode", None)
+    trainer = "SDPO" if sdpo else "SDFT"
+    modes = ("sampled_token", "full_logits", "topk_logits")
+    mode = settings.word("distillation_mode", modes[0] if sdpo else modes[2], modes)
+    alpha = settings.number("distillation_alpha", 1.0 if sdpo else 0.5, 0.0, 1.0)
+    weight = settings.number("distillation_weight", 1.0, 0.0, 1.0) if sdpo else 1.0
+    notes: tuple[str, ...] = ("The teacher is the student with a context: compare with a study's teachers of the kind self.",)
+    notes += (f"The policy gradient of the rewards has the weight {1 - weight:g} beside it.",) if weight < 1.0 else ()
+    objective, f, words = jsd(alpha)
+    if mode == "sampled_token":
+        if alpha != 1.0:
+            raise SettingsError(
+                f"{settings.where}: TRL refuses `distillation_mode` = sampled_token unless `distillation_alpha` = 1."
+            )
+        sentence = f"TRL's {trainer} on sampled tokens is, in expectation, reverse KL, KL(P‖T)."
+        return Meaning("reverse_kl", "log r", sentence, True, notes, SOURCE)
+    if mode == "full_logits":
+        return Meaning(objective, f, f"TRL's {trainer} minimises {words}, over the whole vocabulary.", True, notes, SOURCE)
+    k = int(settings.number("distillation_topk", 100, 1.0))
+    tail = settings.flag("distillation_add_tail", False)
+    over = f"over the student's {k} most likely tokens, " + ("all others as one" if tail else "renormalised")
+    exact = alpha == 1.0 and not tail
+    name = f"top_k_reverse_kl({k}, renormalised)" if exact else objective
+    f = "1[K] (log r_j - mean over K) / P(K)" if exact else f"{f}, {over}"
+    return Meaning(name, f, f"TRL's {trainer} minimises {words}, {over}.", exact, notes, SOURCE)
 
 
 def _server(settings: Settings) -> Meaning:
