@@ -330,6 +330,13 @@ def test_a_line_that_is_no_rollout_says_why(format, fields, says):
         FORMATS[format](fields)
 
 
+def test_what_a_file_says_never_reaches_the_terminal_as_it_is(study, sampled, tmp_path):
+    lines = [written.openai(one, checkpoint=f"\x1b[2J{n % 2}\u202e") for n, one in enumerate(sampled[0])]
+    file = written.write(tmp_path / "r.jsonl", [{"\x1b]0;x\n": 1}, *lines])
+    assert "\\x1b]0;x\\n" in refusal(study, file, "verl")
+    assert "checkpoint \\x1b[2J0\\u202e on line 2" in refusal(study, file, "openai", skip_bad=True)
+
+
 def test_null_log_probabilities_are_unknown():
     (one,) = FORMATS["openai"](
         {

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from compute.errors import StudyError
-from compute.imported.rollout import BadLine, Rollout
+from compute.imported.rollout import BadLine, Rollout, printable
 
 Reader = Callable[[Mapping[str, Any]], list[Rollout]]
 
@@ -52,7 +52,7 @@ def read_lines(path: Path, read: Reader) -> Lines:
         except BadLine as error:
             broken.append(Broken(number, str(error)))
         except (ValueError, RecursionError) as error:  # JSON, UTF-8
-            broken.append(Broken(number, f"is no valid JSON ({str(error)[:80]})"))
+            broken.append(Broken(number, f"is no valid JSON ({printable(str(error)[:80])})"))
     if not lines and not broken:
         raise StudyError(f"{path} holds no rollout.")
     return Lines(path, hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(), tuple(lines), tuple(broken))
@@ -122,5 +122,5 @@ def of_one_policy(found: Lines, step: int | None) -> tuple[Line, ...]:
 def policy_words(step: int | None, checkpoint: str | None) -> str:
     """A policy in words; empty where the file does not say."""
     parts = [f"step {step}"] if step is not None else []
-    parts += [f"checkpoint {checkpoint}"] if checkpoint is not None else []
+    parts += [f"checkpoint {printable(checkpoint)}"] if checkpoint is not None else []
     return ", ".join(parts) or "an unnamed policy"

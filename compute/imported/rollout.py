@@ -9,8 +9,16 @@ from typing import Any
 from msgspec import Struct
 
 
+def printable(text: str) -> str:
+    """Words of a file for a message: what a terminal would obey is written out."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in text)
+
+
 class BadLine(ValueError):
     """A line that is no rollout; the message says why and goes on after the line's place."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(printable(why))
 
 
 class Turn(Struct, frozen=True):
