@@ -21,7 +21,7 @@ from opd_tui.report import print_report
 from store import doctor
 from store.errors import StoreError
 from store.parts import concatenate
-from store.schema import QuestionStatus, TokenSource
+from store.schema import ForcedKind, QuestionStatus, TokenSource
 from tests import written_rollouts as written
 from tests.conftest import CHAIN_SUMS, ROOT, run_opd, small_study
 from tests.terminal.driving import browsing, picture, press
@@ -138,6 +138,18 @@ def test_the_command_ends_in_a_store_that_every_reader_reads(study, setup, sampl
     assert not doctor.examine(out, deep=True).findings
     with pytest.raises(StoreError, match="this study is"):
         create(setup, out)
+
+
+def test_imported_rollouts_never_count_as_completions(study, sampled, tmp_path):
+    """However many there are: how they were sampled is not known."""
+    file = written.write(tmp_path / "r.jsonl", [written.verl(one) for one in sampled[0]] * 5)
+    setup, _ = taken(study, file, "verl")
+    run(setup, tmp_path / "s.zarr", Reporter(0), limit=1)
+    opened = store.open(tmp_path / "s.zarr")
+    student = opened.part(opened.places()[0].part).student
+    assert student["question_n_rollouts"].tolist() == [120]
+    assert len(student["group_forced_kind"])
+    assert (student["group_forced_kind"] != ForcedKind.NONE).all()
 
 
 def test_log_probabilities_of_another_policy_are_refused_with_the_worst_place(study, sampled, tmp_path):
