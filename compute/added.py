@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def prepare_teacher(
     shared = Residence() if study.engine.resident == "one" else None
     student = load_model(study.student.model, study.student, home, device, study.sampling.stop, shared)
     _require_hash(opened, study, questions, home, student.tokens.digest())
+    questions = _planned(opened, questions)
     if study.engine.threads:
         import torch
 
@@ -258,6 +259,12 @@ def _study(opened: Store, file: Path | None, home: Path) -> tuple[Study, tuple[Q
     return with_nulls(study, len(questions)), questions
 
 
+def _planned(opened: Store, questions: Sequence[Question]) -> tuple[Question, ...]:
+    """The questions of the store, by its numbers: imported rollouts may answer only some of the study's."""
+    wanted = set(opened.attributes.question_ids)
+    return tuple(replace(one, number=number) for number, one in enumerate(one for one in questions if one.id in wanted))
+
+
 def _require_hash(opened: Store, study: Study, questions: Sequence[Question], home: Path, tokens: str) -> None:
     """Raise `StudyError` unless study, questions, grader and tokenizer are the store's. Weights are looked at before."""
     provenance = opened.attributes.provenance
@@ -265,7 +272,9 @@ def _require_hash(opened: Store, study: Study, questions: Sequence[Question], ho
         raise StudyError(
             f"The tokenizer of the student {study.student.model} is not the one that {opened.path} was computed with."
         )
-    if fingerprint(study, contents_of(study, questions, home, provenance["weights"], tokens)) != opened.attributes.study_hash:
+    imported = provenance.get("imported")  # its rollouts gave the store a hash of its own
+    then = imported["study_hash"] if isinstance(imported, dict) else opened.attributes.study_hash
+    if fingerprint(study, contents_of(study, questions, home, provenance["weights"], tokens)) != then:
         raise StudyError(
             f"The study, its questions or its grader in {home} are not those that {opened.path} was computed with; "
             "go back to those, or say with --study where they are."

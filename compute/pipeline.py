@@ -76,6 +76,7 @@ class Responses:
 
     completions: tuple[Completion, ...]
     grades: tuple[Grade, ...]
+    imported: bool = False  #: somebody else sampled them: they are read and give paths, and are no completions
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -164,6 +165,13 @@ def prepare(
     if materials is None:
         return _left_out(bench, question, status, prompt_ids, rollouts)
     kept = dict(chosen)
+    with_tools = [at for at, one in enumerate(rollouts.completions) if one.has_tool]
+    if with_tools:
+        kept |= dict.fromkeys(with_tools, PathKind.NONE)
+        bench.say(
+            f"Question {question.number + 1}: {len(with_tools)} of {len(rollouts)} rollouts have turns of a tool or an "
+            "environment, which is not here to answer; all are kept to be read, and no completion is launched inside of any."
+        )
     if bench.study.keep.rollouts == "all":
         shown = {text.strip() for one in materials for text in (one.demonstration, one.wrong, one.summary)}
         kept |= {at: PathKind.NONE for at in range(len(rollouts)) if at not in kept and texts[at].strip() not in shown}
@@ -267,7 +275,12 @@ def follow(
 
 
 def choose_paths(study: Study, question: Question, rollouts: Responses) -> dict[int, PathKind]:
-    """Representative paths: of either outcome `n_paths` different rollouts, chosen by seed (method.md 3.1)."""
+    """Representative paths: of either outcome `n_paths` different rollouts, chosen by seed (method.md 3.1).
+
+    None where a rollout has turns of a tool: the student alone would continue otherwise than with its environment.
+    """
+    if any(one.has_tool for one in rollouts.completions):
+        return {}
     order = sorted(range(len(rollouts)), key=lambda at: key(study.study.seed, question.id, "path", (), -1, at))
     chosen: dict[int, PathKind] = {}
     seen: set[tuple[int, ...]] = set()

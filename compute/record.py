@@ -120,16 +120,23 @@ def _joined(pieces: list[NDArray[Any]], *tail: int) -> NDArray[Any]:
 
 
 def _tokens(study: Study, found: Findings) -> Arrays:
-    tokens = _joined([found.rollouts.completions[one.index].token_ids for one in found.stored])
+    completions = [found.rollouts.completions[one.index] for one in found.stored]
+    tokens = _joined([one.token_ids for one in completions])
     return {
         "token_id": tokens,
-        "token_source": np.full(len(tokens), TokenSource.MODEL),
+        "token_source": _joined([_sources(one) for one in completions]),
         "logprob": _joined([one.student.logprob_T for one in found.stored]),
         "entropy": _joined([one.student.entropy_T for one in found.stored]),
         "topk_token_id": _joined([one.student.topk_token_id_TC for one in found.stored], study.keep.top_k),
         "topk_logprob": _joined([one.student.topk_logprob_TC for one in found.stored], study.keep.top_k),
         "tail_mass": _joined([one.student.tail_mass_T for one in found.stored]),
     }
+
+
+def _sources(completion: Completion) -> NDArray[np.int64]:
+    """Who wrote each token."""
+    tool_T = np.zeros(len(completion.token_ids), dtype=np.bool_) if completion.tool_T is None else completion.tool_T
+    return np.where(tool_T, int(TokenSource.TOOL), int(TokenSource.MODEL))
 
 
 def _children(pieces: Sequence[NDArray[Any]], fill: Any) -> NDArray[Any]:
@@ -184,7 +191,7 @@ def _groups(found: Findings, rows: dict[int, int]) -> Arrays:
             counts[group] += 1
             successes[group] += grade.correct
             truncated[group] += completion.truncated
-    if found.trie is not None and len(found.rollouts) >= COUNT_ROLLOUTS_FROM:
+    if found.trie is not None and len(found.rollouts) >= COUNT_ROLLOUTS_FROM and not found.rollouts.imported:
         paths = {one.index for one in found.stored if one.kind is not PathKind.NONE}
         for sample, (completion, grade) in enumerate(zip(found.rollouts.completions, found.rollouts.grades, strict=True)):
             if sample in paths:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -27,7 +27,18 @@ from compute.engine import Engine
 from compute.errors import ComputeError, StudyError
 from compute.locks import WHOLE, Shard, lock
 from compute.passes import read
-from compute.pipeline import Bench, Findings, Prepared, TeacherRun, follow, graded, sample_rollouts, sample_together, screen
+from compute.pipeline import (
+    Bench,
+    Findings,
+    Prepared,
+    Responses,
+    TeacherRun,
+    follow,
+    graded,
+    sample_rollouts,
+    sample_together,
+    screen,
+)
 from compute.pipeline import prepare as prepare_question
 from compute.progress import Reporter
 from compute.record import to_record
@@ -55,6 +66,15 @@ class Setup:
     bench: Bench
     attributes: RootAttributes
     shelf: Shelf  #: where further teachers find their models
+    given: Given | None = None  #: rollouts that take the place of sampled ones
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Initial rollouts that were sampled elsewhere."""
+
+    responses: Mapping[str, Responses]  #: of every question, by its id
+    words: str  #: where they are from, for the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +238,8 @@ def groups(study: Study, questions: Sequence[Question]) -> Iterator[Sequence[Que
 
 def look_ahead(setup: Setup, todo: Sequence[Question], spool: Spool, reporter: Reporter) -> None:
     """Sample rollouts of the next questions together where one alone would leave the engine's slots empty."""
+    if setup.given is not None:
+        return
     room = getattr(setup.bench.engine, "room", 0) // setup.study.sampling.n_rollouts
     if room < 2 or not todo or spool.has(todo[0], "rollouts"):
         return
@@ -245,7 +267,8 @@ def do_questions(
             found = begun[question.id]
             if isinstance(found, Prepared):
                 found = follow(setup.bench, found, stored.pop(question.id), partial(spool.responses, question))
-            record = replaced(to_record(setup.study, found), made_with=frozenset([made_with(setup.study, setup.bench)]))
+            line = made_with(setup.study, setup.bench) + (f"; {setup.given.words}" if setup.given is not None else "")
+            record = replaced(to_record(setup.study, found), made_with=frozenset([line]))
             spool.keep_record(question, record)
         yield question, record
 
@@ -265,7 +288,10 @@ def begin(setup: Setup, question: Question, spool: Spool, reporter: Reporter) ->
     """What comes before the teachers' passes."""
     bench = setup.bench
     reporter.phase(f"question {question.number + 1}: rollouts")  # by number: its name is data, and this goes to a terminal
-    rollouts = spool.responses(question, "rollouts", partial(sample_rollouts, bench, question))
+    if setup.given is not None:
+        rollouts = setup.given.responses[question.id]
+    else:
+        rollouts = spool.responses(question, "rollouts", partial(sample_rollouts, bench, question))
     pools: dict[str, Pool] = {}
     others: dict[str, str] = {}
     if screen(bench, rollouts) is QuestionStatus.SCORED:

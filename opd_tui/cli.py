@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opd_tui import result_commands, store_commands
+from opd_tui import import_command, result_commands, store_commands
 from opd_tui.guard import ForeignModule, check_packages
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ def info(path: StorePath, json: Annotated[bool, typer.Option("--json", help="As 
         print_info(description)
 
 
+import_command.register(app)
 result_commands.register(app)
 store_commands.register(app)
 

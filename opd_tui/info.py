@@ -40,6 +40,7 @@ def describe(path: str) -> dict[str, Any]:
         ],
         "objectives": list(attributes.objectives),
         "made_with": list(opened.made_with),
+        "imported": attributes.provenance.get("imported"),
         "n_questions_planned": counts.n_questions_planned,
         "n_questions_done": counts.n_questions_done,
         "n_rollouts": counts.n_rollouts,
@@ -67,10 +68,11 @@ def _mark(teacher: dict[str, Any]) -> str:
 def print_info(description: dict[str, Any]) -> None:
     """The same for people."""
     table = Table.grid(padding=(0, 2))
+    command = "import" if description["imported"] else "compute"
     done, planned = description["n_questions_done"], description["n_questions_planned"]
     rows = {
         "student": description["student"],
-        "questions": f"{done:,} of {planned:,}" + ("" if description["complete"] else " (go on with opd-tui compute)"),
+        "questions": f"{done:,} of {planned:,}" + ("" if description["complete"] else f" (go on with opd-tui {command})"),
         "difficulty": ", ".join(f"{count:,} {name}" for name, count in description["difficulty"].items()),
         "rollouts": f"{description['n_rollouts']:,}",
         "tokens": f"{description['n_tokens']:,}",

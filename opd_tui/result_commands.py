@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -185,9 +186,27 @@ def report(
 
 
 def objectives_command(
+    trainer: Annotated[
+        Literal["verl", "trl", "tinker", "prime-rl", "skyrl", "torchrl"] | None,
+        typer.Option(help="Say what the distillation settings of this trainer really optimise."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its settings: .yaml, .toml, .json, or lines `key=value` as on a command line."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="S.zarr", help="And how the study's teachers do under that objective there.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """List the distillation objectives that scores can be computed for."""
-    from opd_tui.objective_table import print_objectives
+    """List the distillation objectives that scores can be computed for, or name that of a trainer's settings."""
+    if trainer is None or config is None:
+        if trainer is not None or config is not None or store is not None:
+            raise typer.BadParameter("--trainer and --config FILE go together, and --store S.zarr with both.")
+        from opd_tui.objective_table import print_objectives
 
-    print_objectives(as_json=json)
+        print_objectives(as_json=json)
+        return
+    from opd_tui.trainer_objective import print_meaning
+
+    print_meaning(trainer, config, store, as_json=json)

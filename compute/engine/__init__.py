@@ -35,6 +35,12 @@ class Completion:
 
     token_ids: NDArray[np.int32]
     finish_reason: FinishReason
+    tool_T: NDArray[np.bool_] | None = None  #: of an imported response: tokens that a tool or the environment wrote
+
+    @property
+    def has_tool(self) -> bool:
+        """Whether somebody else than the student wrote a part of it, so that it cannot be continued from here."""
+        return self.tool_T is not None and bool(self.tool_T.any())
 
     @property
     def truncated(self) -> bool:
