@@ -39,6 +39,10 @@ SCREENS: dict[str, Sequence[str]] = {
     "charts-nodes": ("g", "enter"),
     "filter": ("slash", *"incorrect", "space", "less_than_sign"),
     "goto": ("colon", *"q000/9"),
+    "teachers": ("i",),
+    "objective": ("o",),
+    "bookmarks": ("b", "apostrophe"),
+    "export": ("x",),
 }
 
 
