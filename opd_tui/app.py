@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.console import RenderableType
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -79,11 +80,12 @@ class OpdTui(App[None]):
         """
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (16, "-low"), (32, "-high")]
         self.path = path
         self._depth = depth or settings.depth
         self.settings = settings
         self._remember = remember
+        self._leaving = False
         self.failure: StoreError | None = None  #: why the store could not be opened
         self._wish = wish or Wish()
         self.loader = Loader(path, self._deliver, self._wish.at, restore=restore)
@@ -121,6 +123,16 @@ class OpdTui(App[None]):
             self.push_screen(TooSmall())
         elif not is_too_small(size) and isinstance(self.screen, TooSmall):
             self.pop_screen()
+
+    def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Leave; what is typed after that is for whoever comes next."""
+        self._leaving = True
+        super().exit(result, return_code, message)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Everything but keys that come after the one that leaves."""
+        if not (self._leaving and isinstance(event, events.InputEvent)):
+            await super().on_event(event)
 
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""

@@ -213,6 +213,13 @@ def browse(
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: serve here; 0 for any port that is free.")] = 0,
 ) -> None:
     """Open the explorer on a store."""
+    if metric is not None:
+        from opd_tui.metrics import metric as known
+
+        try:
+            known(metric)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}.") from None
     if web:
         from opd_tui.web import serve
 

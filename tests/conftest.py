@@ -21,6 +21,8 @@ FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: vLLM lives in an environment of its own: `make test-vllm`.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
+#: A browser is asked for by `make test-chromium`.
+collect_ignore += [] if importlib.util.find_spec("playwright") else ["chromium"]
 
 
 #: Files that take longest. They come first, so that no worker is left with one at the end.

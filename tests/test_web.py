@@ -194,12 +194,10 @@ def test_what_cannot_be_served_is_one_sentence(made: Path, tmp_path: Path) -> No
         assert found.returncode == 1
         sentence = "cannot be served on 127.0.0.1: address already in use; name another with --port."
         assert found.stderr == f"opd-tui: Port {port} {sentence}\n"
-    for words, said in (
-        ((tmp_path / "none.zarr", "--web"), "There is no store"),
-        ((made, "--web", "--metric", "x"), "There is no metric 'x'"),
-    ):
-        found = run_opd("browse", *words)
-        assert (found.returncode, found.stderr.count("\n")) == (1, 1) and said in found.stderr
+    found = run_opd("browse", tmp_path / "none.zarr", "--web")
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1) and "There is no store" in found.stderr
+    found = run_opd("browse", made, "--web", "--metric", "x")
+    assert found.returncode == 2 and "there is no metric 'x'" in found.stderr
     found = run_opd("browse", made, "--port", "8000")
     assert found.returncode == 2 and "--port goes with --web" in found.stderr
 

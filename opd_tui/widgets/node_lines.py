@@ -45,10 +45,10 @@ class NodeLines:
 
     # the token
 
-    def token(self, facts: TokenFacts) -> list[Segment]:
+    def token(self, facts: TokenFacts, *, short: bool = False) -> list[Segment]:
         """Which token this is."""
         place = f" token {facts.position} of {facts.n_tokens}  "
-        tail = f"  id {facts.token_id}" + ("  written by a tool" if facts.tool else "")
+        tail = "" if short else f"  id {facts.token_id}" + ("  written by a tool" if facts.tool else "")
         room = max(self.width - len(place) - len(tail) - 1, 4)
         label = ljust(facts.label, min(cells(facts.label), room), self.accent)
         return [span(place, self.dim), label, span(tail, self.dim)]
@@ -89,8 +89,8 @@ class NodeLines:
     def _overlap(self, facts: TokenFacts, *, short: bool = False) -> list[Segment]:
         difference = signed(facts.teacher_entropy - facts.entropy)
         return [
-            *(span("  overlap " if short else " top-K overlap ", self.dim), span(prob(facts.overlap), self.text)),
-            *(span("  ΔH " if short else "  entropy T − P ", self.dim), span(difference, self.text)),
+            *(span(" overlap " if short else " top-K overlap ", self.dim), span(prob(facts.overlap), self.text)),
+            *(span(" ΔH " if short else "  entropy T − P ", self.dim), span(difference, self.text)),
         ]
 
     def _tops(self, facts: TokenFacts) -> list[Spans]:
@@ -121,7 +121,7 @@ class NodeLines:
     def node(self, facts: NodeFacts, token: TokenFacts, objective: int, child: int | None) -> list[Spans]:
         """A node: how it was measured, what every objective is worth, its children and both gradients."""
         lines: list[Spans] = (
-            [[*self.token(token), span(" "), *self._measured(facts), *self._number(facts), *self._sureness(facts)]]
+            [[*self.token(token, short=True), span(" "), *self._number(facts), *self._sureness(facts), *self._measured(facts)]]
             if self.broad
             else [self.token(token), self._measured(facts)]
         )
@@ -155,7 +155,7 @@ class NodeLines:
     def _sureness(self, facts: NodeFacts) -> list[Segment]:
         return [
             *(span(" P(+) ", self.dim), span(prob(facts.p_positive), self.strong)),
-            *(span("  rel ", self.dim), span(prob(facts.reliability), self.strong)),
+            *(span(" rel ", self.dim), span(prob(facts.reliability), self.strong)),
         ]
 
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:

@@ -12,6 +12,8 @@ from compute.runner import prepare, run
 from compute.scores import score
 from tests.conftest import small_study
 
+pytestmark = pytest.mark.full
+
 N_QUESTIONS = 10
 #: Mass that enumeration may leave unexplored; the truth is taken from the middle of what is left. Intervals of backed-up
 #: children are some .01 wide: with .004 a tenth of them would seem to miss.

@@ -236,3 +236,15 @@ def test_no_store_is_one_sentence_for_the_command_line(tmp_path: Path) -> None:
     )
     assert "StoreError('there is no store at" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_keys_after_the_one_that_leaves_are_not_ours(calm_store: Path) -> None:
+    with terminal(calm_store) as shown:
+        shown.until(lambda: "p_succ" in shown.text)
+        os.write(shown.master, b"q?/:cgx")
+        deadline = monotonic() + PATIENCE
+        while shown.process.poll() is None:
+            assert monotonic() < deadline
+            shown.pump()
+        assert shown.process.returncode == 0
+        assert b"Traceback" not in shown.sent
