@@ -38,7 +38,8 @@ test-full: $(READY)
 	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "not chromium" \
 		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
 		tests/compute/test_minillm_truth.py tests/compute/test_truth.py tests/compute/test_decisions.py \
-		tests/terminal/test_random_walk.py
+		tests/compute/test_calibration.py tests/compute/test_plan.py tests/compute/test_memory.py tests/faults/test_workers.py \
+		tests/terminal/test_random_walk.py tests/terminal/test_snapshots.py
 
 # A real browser, headless: Chromium from apt where there is none, what drives it, and axe-core for the faults it finds.
 AXE := out/axe/node_modules/axe-core/axe.min.js

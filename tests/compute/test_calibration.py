@@ -9,6 +9,8 @@ from benchmarks.calibration import bias, narrowed, null_coverage, sureness
 from benchmarks.small_language_model import TARGETINGS, VARIANTS, Targeting, Variant, small_study
 from compute.allocation import Allocation
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("targeting", TARGETINGS)
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -61,6 +61,7 @@ def run(limit: str):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="the limit is Linux's")
 def test_a_limit_on_the_address_space_halves_the_batch_and_changes_nothing():
     expected, no_notes, slots, chunk = run("free")

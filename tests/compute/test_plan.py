@@ -121,6 +121,7 @@ def test_another_studys_store_is_refused(planned, tmp_path):
         plan(other, path, Reporter(0))
 
 
+@pytest.mark.full
 def test_the_command_prints_one_json_object_or_a_table(tmp_path):
     study = small_study(tmp_path, limit=2, n_min=10)
     done = run_opd("compute", study, "-o", tmp_path / "s.zarr", "--plan", "--json")

@@ -44,7 +44,7 @@ def wait_for(process: subprocess.Popen[bytes], words: str) -> None:
     raise AssertionError(f"the run ended without saying {words!r}")
 
 
-@pytest.mark.parametrize("moment", range(5 if FULL else 2))
+@pytest.mark.parametrize("moment", range(5 if FULL else 1))
 def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, moment):
     undisturbed, seconds = whole
     out = tmp_path / "s.zarr"

@@ -138,6 +138,7 @@ def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tm
     assert stored(out) == undisturbed
 
 
+@pytest.mark.full
 def test_shards_at_the_same_time_and_in_any_order_make_one_store(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     both = [start(study, out, "--shard", "3/3"), start(study, out, "--shard", "1/3")]

@@ -14,7 +14,7 @@ from opd_tui.app import OpdTui
 from opd_tui.screens.browse import Browse
 from tests.conftest import CHAIN_SUMS, FULL
 
-N_KEYS, SEEDS = (2000, (1, 2, 3)) if FULL else (150, (1,))
+N_KEYS, SEEDS = (2000, (1, 2, 3)) if FULL else (60, (1,))
 #: Keys that leave the app, or write files.
 NEVER = {"q", "ctrl+q", "ctrl+c", "ctrl+d", "x", "y", "Y", "ctrl+y"}
 #: What every screen understands; the rest is asked of the screens themselves.
