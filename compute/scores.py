@@ -50,16 +50,17 @@ def score(
     estimator: Estimator = "backup",
     half: int | None = None,
     objectives: Sequence[str] | None = None,
+    level: float | None = 0.95,
 ) -> Scores:
     """Score all nodes of a table under the study's objectives, or under any others (method.md 1-4).
 
     Others than the study's take a table that was read with ``whole=True``. The updates of `dr_grpo` and `minillm` are
     estimated from the completions that also give p_succ: noise counts as agreement there, so their gain is not unbiased and
-    its `gain_se` not exact.
+    its `gain_se` not exact. `level` is that of the intervals of p_succ, which take four fifths of the time; None: without.
 
     Raises ValueError for an unknown support, estimator or objective, and for a table that lacks what one takes.
     """
-    estimates = estimate(nodes, n_sig=n_sig, estimator=estimator, half=half)
+    estimates = estimate(nodes, n_sig=n_sig, estimator=estimator, half=half, level=level)
     return score_estimates(nodes, estimates, support=support, objectives=objectives)
 
 

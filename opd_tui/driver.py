@@ -19,4 +19,4 @@ class ThriftyDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         """Begin, or go on after the program was stopped."""
         self.wire.forget()
-        super().start_application_mode()  # type: ignore[no-untyped-call]
+        super().start_application_mode()  # type: ignore[no-untyped-call]  # Textual's has no annotations

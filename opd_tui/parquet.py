@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store.errors import StoreError
+from opd_tui.extras import require
 from store.schema import DIVERGENCES
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def write_parquet(
 
 def require_pyarrow() -> None:
     """Raise StoreError, naming the extra, where pyarrow is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise StoreError("Parquet needs the extra [parquet]; install it: pip install 'opd-tui[parquet]'.") from None
+    require("pyarrow", "parquet", "Parquet needs")
 
 
 def row_schema(objectives: Sequence[str]) -> pyarrow.Schema:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import store
 from opd_tui.export import Selection
+from opd_tui.extras import require
 from opd_tui.place import Place
 from opd_tui.whole_file import whole_file
 from store.errors import StoreError
@@ -22,7 +23,7 @@ def write_picture(path: str, selection: Selection, format: Literal["svg", "png"]
     be written, and where PNG lacks its extra.
     """
     if format == "png":
-        _require_resvg()
+        require("resvg_py", "png", "PNG needs")
     for name, given in (("question", selection.questions), ("rollout", selection.rollouts), ("teacher", selection.teachers)):
         if len(given) > 1:
             raise StoreError(f"A picture shows one {name}; name one with --{name}.")
@@ -66,13 +67,6 @@ def _check(path: str, selection: Selection) -> None:
     for name in selection.teachers:
         if name not in there:
             raise StoreError(f"The study has no teacher {name!r}; there is {', '.join(there)}.")
-
-
-def _require_resvg() -> None:
-    try:
-        import resvg_py  # noqa: F401
-    except ImportError:
-        raise StoreError("PNG needs the extra [png]; install it: pip install 'opd-tui[png]'.") from None
 
 
 def png_of(svg: str) -> bytes:

@@ -14,6 +14,7 @@ import store
 from compute.alignment import Support
 from compute.estimators import Estimator
 from compute.findings import Finding, FindingRow
+from opd_tui.extras import require
 from opd_tui.info import describe
 from opd_tui.report import found_in, lines_of, name_of
 from opd_tui.report_claims import Claim, claims
@@ -83,9 +84,7 @@ def write_report(
 
         text = markdown(document(path, objectives, support, estimator))
     else:
-        from opd_tui.report_plots import require_matplotlib
-
-        require_matplotlib()  # before a store is scored for it
+        require("matplotlib", "report", "The plots need", besides="A .md has none.")  # before a store is scored for it
         from opd_tui.report_html import html
 
         text = html(document(path, objectives, support, estimator))

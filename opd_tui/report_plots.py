@@ -15,7 +15,6 @@ from msgspec import Struct
 from compute.findings import FLIPPED, Finding, FindingRow
 from compute.statistics import Interval
 from opd_tui.text import safe
-from store.errors import StoreError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,16 +32,6 @@ class Plot(Struct, frozen=True):
     finding: str
     title: str
     svg: str
-
-
-def require_matplotlib() -> None:
-    """Raise StoreError, naming the extra, where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise StoreError(
-            "The plots need the extra [report]; install it: pip install 'opd-tui[report]'. A .md has none."
-        ) from None
 
 
 def plots(found: Sequence[Finding], objective: str) -> list[Plot]:

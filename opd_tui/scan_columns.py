@@ -14,9 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from compute.estimators import estimate
 from compute.posterior import Posterior, Prior, fit, posterior
-from compute.scores import Scores, score, score_estimates
+from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.evaluating import Column, Float, Texts
 from opd_tui.expression import Reference
@@ -176,8 +175,7 @@ class Scoring(Struct, frozen=True):
     def question(self, opened: Store, question_id: str) -> ScoredNodes:
         """The nodes of a question, scored."""
         nodes = opened.nodes(question_id, self.teachers, whole=self.whole)
-        estimates = estimate(nodes, n_sig=opened.attributes.n_sig, level=None)
-        scores = score_estimates(nodes, estimates, objectives=self.objectives)
+        scores = score(nodes, n_sig=opened.attributes.n_sig, objectives=self.objectives, level=None)
         sure = posterior(nodes, scores, self.prior, n_draws=self.n_draws) if self.prior is not None else None
         return ScoredNodes(nodes, scores, sure, self)
 
@@ -226,7 +224,7 @@ def _fitted(opened: Store, made: Scoring) -> Prior | None:
     if not tables:
         return None
     nodes = merge_nodes(tables)
-    return fit(nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=made.objectives))
+    return fit(nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=made.objectives, level=None))
 
 
 class ScoredNodes(Struct, frozen=True, eq=False):

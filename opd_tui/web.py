@@ -14,10 +14,10 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import store
+from opd_tui.extras import require
 from opd_tui.metrics import metric as metric_named
 from opd_tui.text import safe
 from store.errors import StoreError
@@ -41,8 +41,7 @@ def serve(
     """
     if os.name != "posix":
         raise StoreError("The explorer is served to a browser on Linux and macOS only; `opd-tui browse` needs no browser.")
-    if find_spec("textual_serve") is None:
-        raise StoreError("A browser needs the extra [web]; install it: pip install 'opd-tui[web]'.")
+    require("textual_serve", "web", "A browser needs")
     title = store.open(path).attributes.student  # a store that cannot be opened is said here, and not to a browser
     if metric is not None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import re
 import sys
 import tempfile
@@ -164,14 +163,7 @@ def test_what_goes_wrong_is_one_sentence(
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, made: Path, opd, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *more: object, **named: object) -> object:
-        if name.partition(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return real(name, *more, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, said = opd("export", made, "--format", "parquet", "-o", tmp_path / "x.parquet")
     assert code == 1
     assert said == "opd-tui: Parquet needs the extra [parquet]; install it: pip install 'opd-tui[parquet]'."

@@ -45,7 +45,7 @@ class BrowseFinding(BrowseView):
 
     def go(self, place: Place) -> None:
         """To a question, and a rollout and token of it where they are named."""
-        raise NotImplementedError
+        raise NotImplementedError  # as in `Lines.spans`
 
     def found(self, answer: Answer) -> bool:
         """Take in what a search has found; False for an answer that is about something else."""

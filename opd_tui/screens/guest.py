@@ -44,15 +44,15 @@ class Guest(Screen[Place | None]):
     @property
     def hints(self) -> Sequence[Hint]:
         """The keys that matter here."""
-        raise NotImplementedError
+        raise NotImplementedError  # as in `Lines.spans`
 
     def receive(self, answer: Answer) -> None:
         """Take in what the loader found; what is for others is left alone."""
-        raise NotImplementedError
+        raise NotImplementedError  # as in `Lines.spans`
 
     def draw(self) -> None:
         """Show everything."""
-        raise NotImplementedError
+        raise NotImplementedError  # as in `Lines.spans`
 
     def use(self, palette: Palette) -> None:
         """Draw everything in another palette."""

@@ -72,7 +72,7 @@ class SheetScreen(ModalScreen[None]):
 
     def lines(self) -> Sequence[Spans]:
         """What is on the sheet."""
-        raise NotImplementedError
+        raise NotImplementedError  # as in `Lines.spans`
 
 
 class Reader(SheetScreen):
