@@ -82,7 +82,7 @@ def export(
     try:
         n = write(path, selection, format, out)
     except ExpressionError as error:
-        raise typer.BadParameter(f"--where, {error}.") from None
+        raise _wrong_where(error) from None
     if out != "-":
         from opd_tui.text import safe
 
@@ -137,7 +137,7 @@ def _matching(path: str, where: str, questions: list[str] | None) -> list[str]:
     try:
         found = matching_questions(store.open(path), where)
     except ExpressionError as error:
-        raise typer.BadParameter(f"--where, {error}.") from None
+        raise _wrong_where(error) from None
     found = [one for one in found if not questions or one in questions]
     if not found:
         raise StoreError("No question matches --where: there is nothing to write.")
@@ -210,3 +210,9 @@ def objectives_command(
     from opd_tui.trainer_objective import print_meaning
 
     print_meaning(trainer, config, store, as_json=json)
+
+
+def _wrong_where(error: ValueError) -> typer.BadParameter:
+    """What is wrong with an expression, as a sentence; one that asks what was meant ends already."""
+    said = f"--where, {error}"
+    return typer.BadParameter(said if said.endswith("?") else f"{said}.")
