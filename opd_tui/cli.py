@@ -89,7 +89,7 @@ def init(
     if example:
         text = example_study(example)
     else:
-        from compute.template import study_template
+        from compute.study.template import study_template
 
         text = study_template()
     if out.exists():

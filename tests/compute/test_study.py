@@ -6,7 +6,7 @@ import pytest
 
 from compute.errors import StudyError
 from compute.study import Study, fingerprint, load, parse
-from compute.template import study_template
+from compute.study.template import study_template
 
 GOOD = """
 [study]

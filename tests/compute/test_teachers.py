@@ -21,9 +21,9 @@ from compute.progress import Reporter
 from compute.runner import Setup, prepare, preview, run
 from compute.spooled import Spool
 from compute.study import Teacher, load, parse, with_nulls
+from compute.study.template import study_template
 from compute.tasks import Question
 from compute.teachers import FEEDBACK_PLACE, TEMPLATES, Material, context_of, has_context, require_fields, summary_request
-from compute.template import study_template
 from store.schema import PathKind, QuestionStatus
 from tests.conftest import CHAIN_SUMS, ROOT
 

@@ -1,24 +1,16 @@
-"""The study file: what a study is, as typed, frozen settings, and where its faults are explained.
+"""What a study is, as typed, frozen settings: a section of its file each.
 
-A field's description is written once, here; `compute.template` prints it as the comment above the field
-in the file that `opd-tui init` writes.
+A field's description is written once, here; `template` prints it as the comment above the field in the file that
+`opd-tui init` writes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Meta, Struct, field
 
-from compute import objectives
 from compute.allocation import Allocation
-from compute.errors import StudyError
-from compute.explain import explain
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -137,9 +129,9 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 #: Each has a bit of `node_nominated_by`, and the student one.
-_MOST_TEACHERS = 31
+MOST_TEACHERS = 31
 #: What a wording of a context must name: the teacher would not see it otherwise.
-_SLOTS: dict[str, tuple[str, ...]] = {
+SLOTS: dict[str, tuple[str, ...]] = {
     "1c": ("demonstration",),
     "1c1w": ("demonstration", "wrong"),
     "sum-1c": ("summary",),
@@ -341,242 +333,3 @@ class Study(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     keep: Keep = Keep()
     parts: Parts = Parts()
     engine: Engine = Engine()
-
-
-class _TeacherFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A file with one teacher, for `opd-tui add-teacher`."""
-
-    teacher: tuple[Teacher, ...]
-
-
-def parse_teacher(text: str, path: Path) -> Teacher:
-    """The one teacher of a file that `opd-tui add-teacher` takes; `path` is named in errors. Raises `StudyError`."""
-    try:
-        raw = msgspec.toml.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise StudyError(f"{path} is not valid TOML: {error}") from None
-    try:
-        teachers = msgspec.convert(raw, _TeacherFile).teacher
-    except msgspec.ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, _TeacherFile, raw)}") from None
-    if len(teachers) != 1:
-        raise StudyError(f"{path} has {len(teachers)} teachers; a file for add-teacher has one [[teacher]] table.")
-    _check_teacher(teachers[0], f"{path}: `teacher[0]` ({teachers[0].id})")
-    return teachers[0]
-
-
-def with_added(study: Study, added: Sequence[Teacher], where: str) -> Study:
-    """The study with teachers that were added to its store, after its own. Raises `StudyError`, naming `where`."""
-    taken = {teacher.id.lower(): "the study has" for teacher in study.teacher}
-    for teacher in added:
-        if teacher.id.lower() in taken:
-            raise StudyError(f"{where}: {taken[teacher.id.lower()]} a teacher of the id {teacher.id} already; give it another.")
-        taken[teacher.id.lower()] = "there is"
-    _check_plain(study, added, where)
-    if len(study.teacher) + len(added) > _MOST_TEACHERS:
-        raise StudyError(f"{where}: {len(study.teacher) + len(added)} teachers, at most {_MOST_TEACHERS} fit one store.")
-    return msgspec.structs.replace(study, teacher=(*study.teacher, *added))
-
-
-def load(path: Path) -> Study:
-    """Read and check the study file at `path`.
-
-    Raises `StudyError` with the file, the key, what is allowed and the nearest name.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise StudyError(f"There is no study file {path}; `opd-tui init` writes one.") from None
-    except OSError as error:
-        raise StudyError(f"The study file {path} cannot be read: {error.strerror}.") from None
-    return parse(data, path)
-
-
-def parse(data: bytes, path: Path) -> Study:
-    """As `load`, from the file's bytes; `path` is named in errors."""
-    try:
-        raw = msgspec.toml.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is not valid TOML: {error}") from None
-    try:
-        study = msgspec.convert(raw, Study)
-    except msgspec.ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, Study, raw)}") from None
-    _check(study, path)
-    return study
-
-
-def _check(study: Study, path: Path) -> None:
-    """What types alone cannot say."""
-    task = study.task
-    if sum(map(bool, (task.questions, task.dataset, task.reasoning_gym))) != 1:
-        raise StudyError(
-            f"{path}: [task] needs either `questions` (a JSONL file), `dataset` (a name or folder), "
-            "or `reasoning_gym` (a task name)."
-        )
-    if not task.dataset and (task.dataset_config or task.dataset_revision):
-        raise StudyError(f"{path}: [task] `dataset_config` and `dataset_revision` mean nothing without `dataset`.")
-    for name in study.study.objectives:
-        try:
-            objectives.parse(name)
-        except ValueError as error:
-            raise StudyError(f"{path}: `study.objectives`: {error}") from None
-    _check_teachers(study, path)
-    if study.targeting.budget_completions and study.targeting.budget_tokens:
-        raise StudyError(f"{path}: [targeting] takes `budget_completions` or `budget_tokens`, not both.")
-    if study.chat.template == "plain":
-        if study.chat.system or study.chat.arguments:
-            raise StudyError(f'{path}: [chat] `system` and `arguments` mean nothing with template = "plain".')
-        _check_plain(study, study.teacher, str(path))
-
-
-def _check_plain(study: Study, teachers: Iterable[Teacher], where: str) -> None:
-    """Whether the study has a place for the contexts of teachers where its prompts are plain text."""
-    plain = study.chat.template == "plain" and "{context}" not in study.task.prompt
-    if plain and any(teacher.context for teacher in teachers):
-        raise StudyError(
-            f'{where}: with [chat] template = "plain", `task.prompt` must say where a teacher\'s context goes: {{context}}.'
-        )
-
-
-def _check_teachers(study: Study, path: Path) -> None:
-    """What the kind of a teacher asks for."""
-    seen: set[str] = set()
-    for number, teacher in enumerate(study.teacher):
-        where = f"{path}: `teacher[{number}]` ({teacher.id})"
-        if teacher.id.lower() in seen:
-            raise StudyError(f"{where}: another teacher has this id; ids differ by more than case.")
-        seen.add(teacher.id.lower())
-        _check_teacher(teacher, where)
-    if len(study.teacher) > _MOST_TEACHERS:
-        raise StudyError(f"{path}: {len(study.teacher)} teachers, at most {_MOST_TEACHERS} fit one study.")
-
-
-def _check_teacher(teacher: Teacher, where: str) -> None:
-    """What the kind of one teacher asks for."""
-    if teacher.kind == "external" and not teacher.model:
-        raise StudyError(f"{where}: an external teacher needs `model`.")
-    if teacher.kind != "external" and teacher.model:
-        raise StudyError(f"{where}: only an external teacher has a `model`; this one is the student.")
-    _check_served(teacher, where)
-    if teacher.kind == "self" and not teacher.context:
-        raise StudyError(f"{where}: a self teacher needs a `context`: {', '.join(_SLOTS)}.")
-    if teacher.kind != "self" and teacher.context:
-        raise StudyError(f"{where}: only a self teacher has a `context`.")
-    if teacher.kind != "temperature" and teacher.temperature != 1.0:
-        raise StudyError(f"{where}: only a temperature teacher has a `temperature`; this one would ignore it.")
-    if teacher.context_template and not teacher.context:
-        raise StudyError(f"{where}: `context_template` words a `context`, and this teacher has none.")
-    if teacher.kind == "temperature" and teacher.temperature == 1.0:
-        raise StudyError(f"{where}: at `temperature` 1 the teacher is the student, and every score is undefined.")
-    _check_context(teacher, where)
-
-
-def _check_served(teacher: Teacher, where: str) -> None:
-    """What a teacher behind a server asks for. Its address stands in the store: a key must not."""
-    if teacher.kind != "served":
-        if teacher.url or teacher.served_model or teacher.key_env:
-            raise StudyError(f"{where}: `url`, `served_model` and `key_env` belong to a served teacher.")
-        return
-    parts = urlsplit(teacher.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise StudyError(f"{where}: a served teacher needs `url`, such as http://localhost:8000/v1.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise StudyError(
-            f"{where}: `url` may hold no name, password or query, because it is stored; name a variable in `key_env`."
-        )
-    if not teacher.served_model and teacher.api != "sglang":
-        raise StudyError(f"{where}: a served teacher needs `served_model`, the model's name there.")
-
-
-def _check_context(teacher: Teacher, where: str) -> None:
-    """What the context of a teacher asks for, and what it would ignore."""
-    for slot in _SLOTS.get(teacher.context, ()):
-        if teacher.context_template and f"{{{slot}}}" not in teacher.context_template:
-            raise StudyError(f"{where}: `context_template` has no {{{slot}}}, so the teacher would not see it.")
-    if teacher.summary_template:
-        for slot in ("demonstration", "wrong") if teacher.reads_wrong else ("demonstration",):
-            if f"{{{slot}}}" not in teacher.summary_template:
-                raise StudyError(f"{where}: `summary_template` has no {{{slot}}}, so the summariser would not see it.")
-    if teacher.context_model and not (teacher.reads_demonstrations or teacher.context == "other"):
-        raise StudyError(f"{where}: `context_model` writes demonstrations, and this teacher reads none.")
-    if (teacher.summary_model or teacher.summary_template) and not teacher.summarised:
-        raise StudyError(f"{where}: `summary_model` and `summary_template` belong to the contexts sum-1c and sum-1c1w.")
-    if teacher.hint_field != "hint" and teacher.context != "hint":
-        raise StudyError(f'{where}: `hint_field` belongs to the context "hint".')
-
-
-def with_nulls(study: Study, n_questions: int) -> Study:
-    """The study with the null teachers that `study.nulls` asks for and that it does not list (method.md 4).
-
-    Another question's demonstration needs a teacher whose demonstrations it can be compared with, whose wording and
-    writer it takes, and a second question.
-    """
-    if not study.study.nulls:
-        return study
-    temperatures = {teacher.temperature for teacher in study.teacher if teacher.kind == "temperature"}
-    nulls = [
-        Teacher(id=f"null-t{temperature}", kind="temperature", temperature=temperature)
-        for temperature in (0.7, 1.3)
-        if temperature not in temperatures
-    ]
-    demonstrated = sorted((one for one in study.teacher if one.reads_demonstrations), key=lambda one: one.context != "1c")
-    if demonstrated and n_questions > 1 and all(one.context != "other" for one in study.teacher):
-        like = demonstrated[0]
-        nulls.append(
-            Teacher(
-                id="null-other",
-                kind="self",
-                context="other",
-                context_template=like.context_template if like.context == "1c" else "",
-                context_model=like.context_model,
-                revision=like.revision,
-                dtype=like.dtype,
-                device=like.device,
-                trust_remote_code=like.trust_remote_code,
-            )
-        )
-    taken = {teacher.id.lower() for teacher in study.teacher}
-    for null in nulls:
-        if null.id in taken:
-            raise StudyError(
-                f"Teacher {null.id}: a null of this id is added to every study; rename it, or set `study.nulls` = false."
-            )
-    if len(study.teacher) + len(nulls) > _MOST_TEACHERS:
-        raise StudyError(
-            f"{len(study.teacher)} teachers and {len(nulls)} nulls, and at most {_MOST_TEACHERS} fit one study; leave some out, "
-            "or set `study.nulls` = false."
-        )
-    return msgspec.structs.replace(study, teacher=(*study.teacher, *nulls))
-
-
-def fingerprint(study: Study, contents: Any) -> str:
-    """The study's hash: of every setting that changes results, and of `contents`, what it names (questions, weights).
-
-    Where it runs (devices, slots, threads, size of parts) is left out, so that a study can move and go on.
-    """
-    settings = msgspec.to_builtins(study)
-    for section in ("parts", "engine"):
-        del settings[section]
-    del settings["student"]["device"]
-    for teacher in settings["teacher"]:
-        _leave_out_place(teacher)
-    return _digest([settings, contents])
-
-
-def teacher_fingerprint(teacher: Teacher, contents: Any) -> str:
-    """The hash of one added teacher, as `fingerprint` is that of a study; `contents` are the digests of its models' weights."""
-    settings = msgspec.to_builtins(teacher)
-    _leave_out_place(settings)
-    return _digest([settings, contents])
-
-
-def _leave_out_place(teacher: dict[str, Any]) -> None:
-    """Take out of a teacher's settings where it runs."""
-    where = ("device", "url", "key_env", "concurrency", "tolerance")
-    for key in where if teacher["kind"] == "served" else (*where, "served_model", "api"):
-        del teacher[key]
-
-
-def _digest(found: Any) -> str:
-    return hashlib.blake2b(msgspec.json.encode(found, order="deterministic"), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The study file that `opd-tui init` writes: every section and key with its description, from `compute.study` itself."""
+"""The study file that `opd-tui init` writes: every section and key with its description, from `settings` itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from compute.study import Study
+from compute.study.settings import Study
 
 _WIDTH = 100
 #: What a first study says; every other key stands there as a comment with its default.
