@@ -15,7 +15,8 @@ import store
 from benchmarks.made_tables import Child
 from compute.oracle import Oracle, Prefix
 from compute.progress import Reporter
-from compute.runner import Setup, prepare, run
+from compute.runner import run
+from compute.setup import Setup, prepare
 from compute.study import Study
 from compute.tasks import Question
 from store.schema import NOWHERE, UNKNOWN_OUTCOME, ChildKind

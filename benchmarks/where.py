@@ -18,7 +18,8 @@ from types import FrameType
 
 from benchmarks.measure import close
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
+from compute.setup import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = ROOT / "examples" / "smollm2" / "chain_sums.toml"

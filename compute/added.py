@@ -16,6 +16,7 @@ from typing import Any
 
 import store
 from compute import models
+from compute.batch import work_folder
 from compute.demonstrations import Pool, Writer
 from compute.errors import StudyError
 from compute.judging import absent, judge
@@ -23,20 +24,9 @@ from compute.locks import lock_teacher
 from compute.pipeline import Bench
 from compute.progress import Reporter
 from compute.residence import Residence
-from compute.runner import (
-    Setup,
-    Shelf,
-    contents_of,
-    examine,
-    load_model,
-    open_teacher,
-    others_of,
-    pools_of,
-    study_engine,
-    teacher_info,
-    transformers_engine,
-    work_folder,
-)
+from compute.runner import others_of, pools_of
+from compute.setup import Setup, contents_of, examine, teacher_info
+from compute.shelf import Shelf, load_model, open_teacher, study_engine, transformers_engine
 from compute.spooled import Spool
 from compute.stopping import Ticker, check, signals
 from compute.study import Study, Teacher, fingerprint, parse, parse_teacher, teacher_fingerprint, with_added, with_nulls

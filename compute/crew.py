@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from compute.batch import Batch, work_folder
 from compute.errors import ComputeError, StudyError
 from compute.locks import Shard, lock
 from compute.progress import Reporter, Usage
-from compute.runner import Batch, Outcome, finish, missing, work_folder
+from compute.runner import Outcome, finish, missing
 from compute.spooled import Spool
 from compute.stopping import check, signals
 from compute.study import load

@@ -20,6 +20,7 @@ from msgspec.structs import replace as replaced
 
 import store
 from compute.added import WORK, open_added
+from compute.batch import Batch, work_folder
 from compute.engine import Completion, Engine, Launch, Tick
 from compute.judging import Kept, kept
 from compute.locks import WHOLE, Shard, lock
@@ -27,8 +28,9 @@ from compute.passes import read
 from compute.pipeline import Prepared, Targeted, follow, lay_out
 from compute.progress import Reporter
 from compute.record import to_record
-from compute.runner import Batch, Setup, begin, groups, made_with, work_folder
+from compute.runner import begin, groups, made_with
 from compute.sampling import key
+from compute.setup import Setup
 from compute.spooled import Spool
 from compute.stopping import check, signals
 from compute.tasks import Question

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from compute.batch import work_folder
 from compute.demonstrations import Writer
 from compute.engine import Completion, Engine, Launch, Tick
 from compute.pipeline import Bench, Findings, Responses, investigate, sample_rollouts, screen
 from compute.progress import Reporter
 from compute.record import to_record
-from compute.runner import Setup, others_of, pools_of, work_folder
+from compute.runner import others_of, pools_of
+from compute.setup import Setup
 from compute.spooled import Spool
 from compute.tasks import Question
 from store import writer

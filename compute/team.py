@@ -8,7 +8,8 @@ from pathlib import Path
 from compute.crew import Crew, oversee
 from compute.locks import Shard
 from compute.progress import Reporter
-from compute.runner import Outcome, Setup
+from compute.runner import Outcome
+from compute.setup import Setup
 from compute.workers import Job, LocalCrew
 from store.place import PathLike, is_remote
 

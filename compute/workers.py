@@ -16,10 +16,12 @@ from multiprocessing.context import SpawnProcess
 
 from rich.console import Console
 
+from compute.batch import work_folder
 from compute.crew import Died, Done, Event, Failed, Ready, Said
 from compute.errors import Interrupted
 from compute.progress import Reporter, Usage, measured
-from compute.runner import Setup, create, do_question, work_folder
+from compute.runner import create, do_question
+from compute.setup import Setup
 from compute.spooled import Spool
 from compute.stopping import SIGNALS
 from compute.watch import end_with_parent

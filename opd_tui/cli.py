@@ -22,7 +22,7 @@ from opd_tui.guard import ForeignModule, check_packages
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
-    from compute.runner import Setup
+    from compute.setup import Setup
     from store.place import PathLike
 
 app = typer.Typer(
@@ -284,7 +284,7 @@ def _require_compute() -> None:
 def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> Setup:
     """Load a study with its models; everything that needs the extra [compute] begins here."""
     _require_compute()
-    from compute.runner import prepare
+    from compute.setup import prepare
 
     reporter.say("Loading models ...")
     return prepare(study, reporter, device=device, engine=engine)
@@ -318,7 +318,7 @@ def _compute(
         with signals_at_once():
             if workers > 1 or ray:
                 _require_compute()
-                from compute.runner import prepare
+                from compute.setup import prepare
                 from compute.team import run_team
 
                 make = partial(prepare, study.resolve(), device=device, engine=engine)
@@ -360,7 +360,7 @@ def _preview(study: Path, device: str) -> None:
     from opd_tui.text import safe
 
     setup = _prepare(study, device, Reporter(0))
-    from compute.runner import preview
+    from compute.preview import preview
 
     console = Console()
     for who, prompt in preview(setup, setup.questions[0]):

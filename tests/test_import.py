@@ -15,7 +15,8 @@ from compute.errors import StudyError
 from compute.imported import FORMATS, BadLine
 from compute.imported.setup import Options, prepare_import
 from compute.progress import Reporter
-from compute.runner import create, prepare, run
+from compute.runner import create, run
+from compute.setup import prepare
 from opd_tui.info import describe
 from opd_tui.report import print_report
 from store import doctor

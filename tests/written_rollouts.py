@@ -10,7 +10,7 @@ from typing import Any
 
 from compute import scoring
 from compute.pipeline import Responses, sample_rollouts
-from compute.runner import Setup
+from compute.setup import Setup
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from compute.imported.rollout import BadLine
 from compute.imported.tokens import Tokenised, tokenise
 from compute.pipeline import Bench, Responses, graded
 from compute.progress import Reporter
-from compute.runner import Given, Setup, prepare
+from compute.setup import Given, Setup, prepare
 from compute.tasks import Grade, Question
 from store import writer
 from store.place import PathLike

@@ -15,7 +15,8 @@ from compute.errors import ComputeError, StudyError
 from compute.extension import extend
 from compute.locks import lock_teacher
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
+from compute.setup import prepare
 from compute.study import parse_teacher
 from opd_tui.info import describe
 from opd_tui.report import print_report

@@ -12,7 +12,8 @@ import store
 from compute.oracle import Oracle
 from compute.progress import Reporter
 from compute.reward_to_go import expected_later
-from compute.runner import prepare, run
+from compute.runner import run
+from compute.setup import prepare
 from store.schema import ChildKind
 from tests.conftest import small_study
 

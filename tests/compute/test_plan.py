@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import store
+from compute.batch import work_folder
 from compute.pipeline import sample_rollouts
 from compute.plan import Estimate, plan
 from compute.progress import Reporter
-from compute.runner import Setup, prepare, run, work_folder
+from compute.runner import run
+from compute.setup import Setup, prepare
 from compute.spooled import Spool
 from store.errors import StoreError
 from tests.conftest import run_opd, small_study

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
+from compute.setup import prepare
 from tests.conftest import small_study
 from tests.stored import stored
 

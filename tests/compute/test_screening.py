@@ -8,8 +8,9 @@ import pytest
 
 import store
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
 from compute.screening import DIFFICULTIES, difficulty
+from compute.setup import prepare
 from store.schema import QuestionStatus
 from tests.conftest import run_opd, small_study
 

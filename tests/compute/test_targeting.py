@@ -13,7 +13,8 @@ from compute.allocation import ALLOCATIONS
 from compute.errors import StudyError
 from compute.estimators import estimate, passing_counts, stratum_counts
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
+from compute.setup import prepare
 from compute.study import Targeting, load
 from compute.targeting import Plan, Target, plan, remaining
 from compute.tree import Path, Trie

@@ -17,8 +17,10 @@ from compute import models, scoring
 from compute.demonstrations import Pool, gather, sample_pool
 from compute.errors import ComputeError, StudyError
 from compute.pipeline import investigate, sample_rollouts
+from compute.preview import preview
 from compute.progress import Reporter
-from compute.runner import Setup, prepare, preview, run
+from compute.runner import run
+from compute.setup import Setup, prepare
 from compute.spooled import Spool
 from compute.study import Teacher, load, parse, with_nulls
 from compute.study.template import study_template

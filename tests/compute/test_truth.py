@@ -8,8 +8,9 @@ import pytest
 import store
 from compute.oracle import Oracle
 from compute.progress import Reporter
-from compute.runner import prepare, run
+from compute.runner import run
 from compute.scores import score
+from compute.setup import prepare
 from tests.conftest import small_study
 
 pytestmark = pytest.mark.full

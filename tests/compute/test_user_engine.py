@@ -9,7 +9,7 @@ import pytest
 
 from compute.errors import StudyError
 from compute.progress import Reporter
-from compute.runner import prepare
+from compute.setup import prepare
 from tests.conftest import CHAIN_SUMS, run_opd, small_study
 from tests.stored import stored
 

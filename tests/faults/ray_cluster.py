@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from compute.batch import work_folder
 from compute.locks import WHOLE, lock
-from compute.runner import work_folder
 from tests.conftest import small_study
 from tests.faults.test_workers import gone, start, wait_for, workers_of
 from tests.stored import stored

@@ -17,7 +17,7 @@ from compute.crew import Died, Event, Ready, apart, oversee
 from compute.errors import ComputeError
 from compute.locks import WHOLE, Shard, lock, parse_shard
 from compute.progress import Reporter
-from compute.runner import prepare
+from compute.setup import prepare
 from compute.tasks import Question
 from tests.conftest import OPD_TUI, run_opd, small_study
 from tests.stored import stored
