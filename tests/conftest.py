@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.warm import Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAIN_SUMS = ROOT / "examples" / "chain_sums"
@@ -34,17 +38,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
+@cache
+def warm() -> Warm:
+    """One for every process that runs tests."""
+    found = Warm()
+    atexit.register(found.close)
+    return found
+
+
 def run_opd(*words: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
-    """Run the real command with no terminal."""
+    """Run the command with no terminal: warm, or where `more` says how its process begins, as anybody would run it."""
+    argv = [str(OPD_TUI), *map(str, words)]
+    if not more:
+        return warm().run(argv, cwd or Path.cwd(), 300)
     return subprocess.run(
-        [OPD_TUI, *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        check=False,
-        **more,
+        argv, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False, **more
     )
 
 
