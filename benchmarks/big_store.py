@@ -30,7 +30,7 @@ from store.schema import (
     PathKind,
 )
 from store.tables import RootAttributes, TeacherInfo
-from store.teacher_topk import TopK, split_topk
+from store.teacher_topk import TopK, coarse, split_topk
 from store.writer import create, publish
 
 TEACHERS = ("big-7b", "self-1c", "self-hint", "null-t1.3")
@@ -66,7 +66,7 @@ class Bank:
             "logprob": logp_TV[at],
             "entropy": _entropy(logp_TV),
             "topk_token_id": id_TV[:, top],
-            "topk_logprob": logp_TV[:, top],
+            "topk_logprob": coarse(logp_TV[:, top]),
             "tail_mass": np.exp(logp_TV[:, TOP_K:]).sum(axis=1),
         }
         self.teachers = {name: self._teacher(rng, id_TV, logp_TV, at, logit_TV) for name in TEACHERS}

@@ -135,7 +135,8 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
     """What is cheap to know at positions of a rollout, by name: [M, P]. The distributions are those that precede the token.
 
     `entropy_difference` is |H(T) - H(P)|; `log_ratio` is log T(y)/P(y) of the token y that was taken; `overlap` is the share
-    of the student's top-K that is in the teacher's, `overlap_mass` the student's mass on these tokens.
+    of the student's top-K that is in the teacher's, `overlap_mass` the student's mass on these tokens: what its tail and the
+    others of its top-K leave of 1, for these are mostly unlikely, and the stored log-probabilities of likely tokens are rounded.
     """
     logprob_P = rollout.logprob_T[position_P].astype(np.float64)
     entropy_P = rollout.entropy_T[position_P].astype(np.float64)
@@ -147,6 +148,8 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         share_MP = (common_PMC.sum(axis=-1) / present_PC.sum(axis=-1)[:, None]).T
     mass_PC = np.where(present_PC, np.exp(rollout.topk_logprob_TC[position_P].astype(np.float64)), 0.0)
+    others_MP = (~common_PMC * mass_PC[:, None]).sum(axis=-1).T
+    overlap_MP = np.clip(1.0 - rollout.tail_mass_T[position_P].astype(np.float64) - others_MP, 0.0, 1.0)
     return {
         **dict(zip(DIVERGENCES, divergence_DMP, strict=True)),
         "entropy": np.broadcast_to(entropy_P, teacher_entropy_MP.shape),
@@ -154,5 +157,5 @@ def token_features(rollout: Rollout, position_P: Int) -> dict[str, Array]:
         "entropy_difference": np.abs(teacher_entropy_MP - entropy_P),
         "log_ratio": rollout.teacher_logprob_TM[position_P].T.astype(np.float64) - logprob_P,
         "overlap": np.where(asked_MP, share_MP, np.nan),
-        "overlap_mass": np.where(asked_MP, (common_PMC * mass_PC[:, None]).sum(axis=-1).T, np.nan),
+        "overlap_mass": np.where(asked_MP, overlap_MP, np.nan),
     }

@@ -30,7 +30,7 @@ from store.schema import (
     PathKind,
     TokenSource,
 )
-from store.teacher_topk import TopK, split_topk, to_half
+from store.teacher_topk import TopK, coarse, split_topk, to_half
 
 #: From how many initial rollouts on they count as completions: fewer would be biased by the choice of paths (method.md 3).
 COUNT_ROLLOUTS_FROM = 100
@@ -128,7 +128,7 @@ def _tokens(study: Study, found: Findings) -> Arrays:
         "logprob": _joined([one.student.logprob_T for one in found.stored]),
         "entropy": _joined([one.student.entropy_T for one in found.stored]),
         "topk_token_id": _joined([one.student.topk_token_id_TC for one in found.stored], study.keep.top_k),
-        "topk_logprob": _joined([one.student.topk_logprob_TC for one in found.stored], study.keep.top_k),
+        "topk_logprob": coarse(_joined([one.student.topk_logprob_TC for one in found.stored], study.keep.top_k)),
         "tail_mass": _joined([one.student.tail_mass_T for one in found.stored]),
     }
 

@@ -1,7 +1,8 @@
 """Writes a store of an old schema anew, as one of this schema, at another path.
 
 From schema 1 to 2: a teacher's top-K was kept in full and is kept as what it adds to the student's (`store.teacher_topk`),
-`divergence` is rounded. Everything else is copied as it is: the study, its hash, the names of parts, what ran them.
+the log-probabilities of every top-K and `divergence` are rounded. Everything else is copied as it is: the study, its hash,
+the names of parts, what ran them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from store.place import METADATA, Place
 from store.rounding import rounded
 from store.schema import ABSENT_TOKEN, DIVERGENCE_BITS, SCHEMA_MAJOR, STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stage_beside, sync_folder, write_arrays, write_group, write_part
-from store.teacher_topk import Extras, TopK, check_topk, join_topk, split_topk, to_half
+from store.teacher_topk import Extras, TopK, check_topk, coarse, join_topk, split_topk
 from store.upkeep import update_index
 
 OLD = 1
@@ -138,7 +139,8 @@ class _Migration:
             return None
 
     def _part(self, commit: CommitRecord, teachers: list[str]) -> None:
-        student = self._read(f"student/{commit.part}", commit, STUDENT)
+        read = self._read(f"student/{commit.part}", commit, STUDENT)
+        student = {**read, "topk_logprob": coarse(read["topk_logprob"])}
         for teacher in teachers:
             folder = f"teacher/{teacher}/{commit.part}"
             said = self._commit(folder)
@@ -170,9 +172,9 @@ class _Migration:
 
 
 def convert_teacher(old: Arrays, student: Arrays, where: str) -> dict[str, Array]:
-    """A teacher's arrays of schema 2 from those of schema 1 and the student's.
+    """A teacher's arrays of schema 2 from those of schema 1 and the student's of schema 2.
 
-    Raises StoreError, naming `where`, unless the teacher's top-K of every token comes out as it was.
+    Raises StoreError, naming `where`, unless the teacher's top-K of every token comes out as it was, rounded.
     """
     length = len(old["topk_token_id"])
     pieces: list[dict[str, Array]] = []
@@ -205,6 +207,6 @@ def _check_same(top: TopK, ids: Array, logprob: Array, piece: Arrays, where: str
 def _by_token(top: TopK) -> tuple[Array, Array, Array]:
     """Ids and log-probabilities in the order of ids: equal log-probabilities may change places."""
     order = np.argsort(top.token_id_TC, axis=1, kind="stable")
-    columns = top.token_id_TC, to_half(top.logprob_TC), to_half(top.student_logprob_TC)
+    columns = top.token_id_TC, coarse(top.logprob_TC), coarse(top.student_logprob_TC)
     ids, logprob, student_logprob = (np.take_along_axis(column, order, 1) for column in columns)
     return ids, logprob, student_logprob

@@ -25,3 +25,13 @@ def rounded(values: NDArray[np.floating[Any]], bits: int) -> NDArray[np.floating
     # Adding carries into the exponent where the mantissa is full, which is the next power of two: what rounding means.
     up = (whole + (one << whole.dtype.type(spare - 1)) - one + last) >> whole.dtype.type(spare) << whole.dtype.type(spare)
     return np.where(np.isfinite(values), up.view(values.dtype), values)
+
+
+def next_lower(values: NDArray[np.floating[Any]], bits: int) -> NDArray[np.floating[Any]]:
+    """The next lower number of `bits` stored bits of mantissa below each of `values`, which are rounded to as many."""
+    values = np.ascontiguousarray(values)
+    whole = values.view(f"u{values.dtype.itemsize}")
+    step = whole.dtype.type(1 << np.finfo(values.dtype).nmant - bits)
+    least = np.copysign(step.view(values.dtype), -1)  # below zero, whichever sign that has
+    lower: NDArray[np.floating[Any]] = np.where(np.signbit(values), whole + step, whole - step).view(values.dtype)
+    return np.where(values == 0, least, lower)

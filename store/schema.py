@@ -14,7 +14,7 @@ question, rollout or node is a row of this part. Text is bytes with offsets. NaN
 Axes, as suffixes of names elsewhere in the code: Q question, R rollout, T token, C candidate (top-K),
 N node, K child, G group of completions, M teacher, D divergence, O objective, E extra.
 
-With four teachers and a top-K of 16 the arrays by token and by extra take 234 bytes a token of real text (docs/architecture.md).
+With four teachers and a top-K of 16 the arrays by token and by extra take 213 bytes a token of real text (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ SCHEMA_MINOR = 0
 DIVERGENCES = ("kl_student_teacher", "kl_teacher_student", "js", "l2", "cosine")
 #: Stored bits of mantissa that `divergence` is rounded to, out of 23: a relative error of at most 2^-12.
 DIVERGENCE_BITS = 11
+#: Stored bits of mantissa that log-probabilities of a top-K by token are rounded to, out of float16's 10. These columns are
+#: nearly half of a store, no score is made of them, and two bits less save 21 bytes a token. A relative error of at most 2^-9
+#: (and float16's own 2^-11): 0.02 nat at -10; of a probability at most 0.001. What gradients are made of stays float32: the
+#: log-probabilities of taken tokens, of children, and of a node's top-K.
+TOPK_BITS = 8
 
 #: Between the bins of log r = log T/P in which a teacher's `rest_moment` sums up the tokens that are no child.
 RATIO_EDGES = (-8.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
@@ -212,7 +217,13 @@ STUDENT: dict[str, ArraySpec] = {
     "topk_token_id": ArraySpec(
         "i4", ("token", "candidate"), 2048, "the student's most likely tokens, falling", absent=ABSENT_TOKEN
     ),
-    "topk_logprob": ArraySpec("f2", ("token", "candidate"), 2048, "their log-probabilities under the student, nat"),
+    "topk_logprob": ArraySpec(
+        "f2",
+        ("token", "candidate"),
+        2048,
+        "their log-probabilities under the student, nat, rounded to TOPK_BITS stored bits of mantissa (relative error at most "
+        "2^-9 + 2^-11)",
+    ),
     "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the student's top-K"),
     # targeted nodes of the path trie, shared prefixes once
     "node_position": ArraySpec("i4", ("node",), 1024, "tokens of the response before the node"),
@@ -306,8 +317,8 @@ TEACHER: dict[str, ArraySpec] = {
         "f2",
         ("token", "candidate"),
         2048,
-        "the teacher's log-probabilities of the student's top-K, nat; of a token outside of the teacher's top-K a float16 step "
-        "less where it would equal one inside",
+        "the teacher's log-probabilities of the student's top-K, nat, rounded as topk_logprob; of a token outside of the "
+        "teacher's top-K the next lower such number where it would equal one inside",
     ),
     "topk_n": ArraySpec(
         "u2", ("token",), 2048, "how many of the teacher's most likely tokens are known; 0 where it was not asked"
@@ -316,8 +327,10 @@ TEACHER: dict[str, ArraySpec] = {
     "extra_token_id": ArraySpec(
         "i4", ("extra",), 2048, "those of the teacher's top-K that are not in the student's, falling within a token"
     ),
-    "extra_logprob": ArraySpec("f2", ("extra",), 2048, "their log-probabilities under the teacher, nat"),
-    "extra_student_logprob": ArraySpec("f2", ("extra",), 2048, "their log-probabilities under the student, nat"),
+    "extra_logprob": ArraySpec("f2", ("extra",), 2048, "their log-probabilities under the teacher, nat, rounded as topk_logprob"),
+    "extra_student_logprob": ArraySpec(
+        "f2", ("extra",), 2048, "their log-probabilities under the student, nat, rounded as topk_logprob"
+    ),
     "tail_mass": ArraySpec("f2", ("token",), 2048, "probability outside the teacher's top-K"),
     # targeted nodes
     "child_logprob": ArraySpec(

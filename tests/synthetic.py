@@ -37,7 +37,7 @@ from store.schema import (
     QuestionStatus,
 )
 from store.tables import RootAttributes, TeacherInfo
-from store.teacher_topk import TopK, split_topk
+from store.teacher_topk import TopK, coarse, split_topk
 from store.writer import PartArrays, create, publish
 from tests.synthetic_models import ASSISTANT, END, HOSTILE, SPECIALS, USER, WORDS, Models, Token, extend, vocabulary
 
@@ -332,7 +332,7 @@ def _student_arrays(
         "logprob": student_TV[np.arange(len(tokens)), tokens],
         "entropy": -(np.exp(student_TV) * student_TV).sum(axis=1),
         "topk_token_id": top,
-        "topk_logprob": np.take_along_axis(student_TV, top, 1),
+        "topk_logprob": coarse(np.take_along_axis(student_TV, top, 1)),
         "tail_mass": 1 - np.exp(np.take_along_axis(student_TV, top, 1)).sum(axis=1),
         "node_position": tree.position,
         "node_parent": tree.parent,

@@ -11,8 +11,11 @@ import resource
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import store
+from store.teacher_topk import coarse
 from tests.conftest import CHAIN_SUMS, run_opd, small_study
 
 
@@ -119,6 +122,22 @@ def test_no_space_left_keeps_the_store_valid(tmp_path):
     again = run_opd("compute", path, "-o", out)
     assert again.returncode == 0, again.stderr
     assert json.loads(run_opd("info", out, "--json").stdout)["complete"]
+
+
+def test_log_probabilities_of_likely_tokens_are_rounded_and_those_that_scores_are_made_of_are_not(computed):
+    opened = store.open(computed)
+    part = opened.part(opened.part_ids[0])
+    of_tokens = [part.student["topk_logprob"]]
+    exact = [part.student[name] for name in ("logprob", "child_logprob", "node_topk_logprob")]
+    for arrays in part.teachers.values():
+        of_tokens += [arrays[name] for name in ("logprob_at_student_topk", "extra_logprob", "extra_student_logprob")]
+        exact += [arrays[name] for name in ("logprob", "child_logprob", "node_topk_logprob")]
+    for array in of_tokens:
+        assert np.array_equal(array, coarse(array), equal_nan=True)
+    for array in exact:
+        assert array.dtype == np.float32
+        assert (array != array.astype(np.float16))[np.isfinite(array)].mean() > 0.9
+    assert max(len(np.unique(array)) for array in of_tokens) > 100
 
 
 def test_a_finished_store_is_not_computed_again(computed):

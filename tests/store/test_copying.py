@@ -11,8 +11,11 @@ import pytest
 import store
 from store.copying import copy
 from store.cut import take_questions
+from store.doctor import examine
 from store.errors import StoreError
+from store.parts import Arrays
 from store.reader import Store
+from store.teacher_topk import coarse
 from store.writer import PartArrays, add_teacher, concatenate, create, publish, publish_teacher
 from tests.stored import same_values
 from tests.synthetic import TeacherInfo, root_attributes, vocabulary
@@ -79,6 +82,31 @@ def test_compacting_keeps_one_of_duplicates_and_the_highest_generation(tmp_path:
     assert made.counts() == store.open(path).counts()
     assert {place.question_id for place in made.places() if place.generation} == {"q002"}
     assert len(made.part_ids) == 3, "five questions in parts of four, and the extended one"
+
+
+def test_parts_from_before_top_ks_were_rounded_stay_what_they_are(tmp_path: Path, records: list[PartArrays]) -> None:
+    """They hold float16 in full: beside parts of today they are read, found sound and put together, bit for bit."""
+    old = _in_full(records[0])
+    path = _write(tmp_path / "S.zarr", [old, *records[1:]], [[0], [1, 2], [3, 4, 5]])
+    assert not examine(path, deep=True).findings
+    assert (coarse(old.student["topk_logprob"]) != old.student["topk_logprob"]).any()
+    assert copy([path], tmp_path / "C.zarr") == 6
+    made = store.open(tmp_path / "C.zarr")
+    assert len(made.part_ids) == 1
+    same_content(store.open(path), made)
+    assert not examine(tmp_path / "C.zarr", deep=True).findings
+
+
+def _in_full(record: PartArrays) -> PartArrays:
+    """The record with the last bits of its top-K's log-probabilities at work, as they were before these were rounded."""
+
+    def full(arrays: Arrays, names: tuple[str, ...]) -> Arrays:
+        return {**arrays, **{name: np.nextafter(arrays[name], np.float16(-np.inf)) for name in names}}
+
+    names = ("logprob_at_student_topk", "extra_logprob", "extra_student_logprob")
+    return PartArrays(
+        full(record.student, ("topk_logprob",)), {teacher: full(arrays, names) for teacher, arrays in record.teachers.items()}
+    )
 
 
 def test_a_slice_is_one_zip_that_opens(tmp_path: Path, own_store: Path) -> None:
