@@ -279,3 +279,9 @@ def test_half_a_file_never_has_the_final_name(tmp_path: Path, monkeypatch: pytes
     done = CliRunner().invoke(app, ["decide", str(CHAIN_SUMS), "--kind", "weights", "--teacher", "teacher", "-o", str(out)])
     assert isinstance(done.exception, RuntimeError)
     assert out.read_text() == "what was there" and list(tmp_path.iterdir()) == [out]
+
+
+def test_the_lines_for_trl_are_those_of_the_example_that_is_run() -> None:
+    lines_of = (ROOT / "docs" / "decide.md").read_text().split("### TRL")[1].split("### ")[0].split("```python\n")[1:]
+    example = (ROOT / "examples" / "trl" / "distil.py").read_text()
+    assert len(lines_of) == 2 and all(one.split("\n```")[0] in example for one in lines_of)
