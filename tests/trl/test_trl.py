@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +14,17 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainerCallback
+from trl.experimental.gkd import GKDTrainer
+from trl.experimental.sdft.loss_utils import (
+    compute_full_logit_self_distillation_loss,
+    compute_sampled_token_self_distillation_loss,
+    compute_topk_self_distillation_loss,
+)
+from trl.trainer.distillation_trainer import _chunked_divergence_loss
 from typer.testing import CliRunner
 
 import store
+from compute.objectives import update
 from opd_tui.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,3 +201,44 @@ def test_three_steps_over_weighted_rollouts(teacher: str, trainer: Any) -> None:
     training.train()
     assert len(losses(training)) == 3 and np.isfinite(losses(training)).all()
     assert any((now != then).any() for now, then in zip(training.model.parameters(), before, strict=True))
+
+
+#: What docs/trainers.md says of TRL's settings, where it names an objective exactly.
+SAID = re.findall(r"^\| trl \| `([^`]+)` \| `([^`]+)` \| ", (ROOT / "docs" / "trainers.md").read_text(), re.MULTILINE)
+
+
+def loss_of(settings: dict[str, str], student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """As TRL computes it from logits [vocabulary]; of a sampled token, its expectation."""
+    size = len(student)
+    if "distillation_mode" in settings:
+        options: dict[str, Any] = {"distillation_alpha": float(settings["distillation_alpha"])}
+        match settings["distillation_mode"]:
+            case "sampled_token":
+                every = torch.arange(size)[None]
+                both = (logits.expand(1, size, size) for logits in (student, teacher))
+                by_token = compute_sampled_token_self_distillation_loss(*both, every, **options)[0]
+                return (student.detach().softmax(0) * by_token).sum()
+            case "topk_logits":
+                options |= {"distillation_topk": int(settings["distillation_topk"]), "distillation_add_tail": False}
+                return compute_topk_self_distillation_loss(student, teacher, **options)
+        return compute_full_logit_self_distillation_loss(student, teacher, **options)
+    if "lmbda" in settings:  # beta is 0.5 unless said
+        return GKDTrainer.generalized_jsd_loss(student[None, None], teacher[None, None], beta=float(settings.get("beta", 0.5)))
+    eye = torch.eye(size, dtype=student.dtype)
+    return _chunked_divergence_loss(
+        student[None, None], teacher[None, None], eye, eye, torch.ones(1, 1), float(settings["beta"])
+    )[0]
+
+
+@pytest.mark.parametrize(("said", "objective"), SAID)
+def test_the_gradient_of_settings_is_that_of_the_objective_that_they_are_said_to_be(said: str, objective: str) -> None:
+    settings = dict(word.split("=") for word in said.split())
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 32, dtype=torch.float64)
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of(settings, student, teacher), student)
+    log_P, log_T = (torch.log_softmax(logits.detach(), -1).numpy() for logits in (student, teacher))
+    expected = update(objective, log_P, log_T)
+    factor = float(expected @ -gradient.numpy()) / float(expected @ expected)
+    assert factor > 0.1
+    np.testing.assert_allclose(-gradient.numpy(), factor * expected, atol=1e-5)

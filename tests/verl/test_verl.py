@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import verl
@@ -26,6 +28,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 from verl.utils.tensordict_utils import get_tensordict
 
 import store
+from compute.objectives import update
 from opd_tui.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,3 +165,38 @@ def test_weights_are_in_the_loss_and_in_the_gradient(gradient: bool, by: str, co
     moved = along([one.grad for one in ours])
     assert torch.allclose(moved, weight * mask * update / n, atol=1e-6)
     assert (weight == 0).any() and weight.any() and not moved[weight == 0].any()
+
+
+#: What docs/trainers.md says of verl's settings, where it names an objective exactly.
+SAID = re.findall(r"^\| verl \| `([^`]+)` \| `([^`]+)` \| ", (ROOT / "docs" / "trainers.md").read_text(), re.MULTILINE)
+PAGE = [(said, objective) for said, objective in SAID if objective != "top_k_penalty"]
+
+
+@pytest.mark.parametrize(("said", "objective"), PAGE)
+def test_the_gradient_of_settings_is_that_of_the_objective_that_they_are_said_to_be(
+    said: str, objective: str, config: DictConfig
+) -> None:
+    """Every token of a vocabulary is sampled once, and counted as often as the student would."""
+    torch.manual_seed(0)
+    logits, teacher = 0.5 * torch.randn(2, 24, dtype=torch.float64)  # k3 is clamped from T = 13.6 P on
+    logits.requires_grad_()
+    log_P, log_T = torch.log_softmax(logits, 0), torch.log_softmax(teacher, 0)
+    batch = {
+        "prompts": torch.zeros(24, 1, dtype=torch.long),
+        "responses": torch.arange(24)[:, None],
+        "attention_mask": torch.ones(24, 2, dtype=torch.long),
+        "teacher_logprobs": nested([torch.stack([one, one])[:, None] for one in log_T]),
+        "old_log_probs": log_P.detach()[:, None],
+        "response_mask": log_P.detach().exp()[:, None],
+    }
+    data = get_tensordict(batch, {"dp_size": 1, "global_batch_size": 1, "batch_num_tokens": 1})
+    for word in said.split():
+        name, value = word.split("=")
+        config.distillation.distillation_loss[name] = {"true": True}.get(value, value)
+    actor: Any = SimpleNamespace(loss_agg_mode="token-mean", loss_scale_factor=None, global_batch_info={})
+    flat = torch.stack([log_P, torch.zeros_like(log_P)], 1).flatten()
+    loss, _ = distillation_loss(actor, omega_conf_to_dataclass(config.distillation), {"log_probs": flat}, data)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    expected = update(objective, log_P.detach().numpy(), log_T.numpy())
+    factor = 2.0 if objective == "total_variation" else 1.0  # |log r| is twice the half of the objective
+    np.testing.assert_allclose(-gradient.numpy(), factor * expected, atol=1e-9)
