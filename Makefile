@@ -6,8 +6,12 @@ READY := $(VENV)/.ready
 
 VLLM_VENV ?= .venv-vllm
 VLLM_READY := $(VLLM_VENV)/.ready
+TRL_VENV ?= .venv-trl
+TRL_READY := $(TRL_VENV)/.ready
+VERL_VENV ?= .venv-verl
+VERL_READY := $(VERL_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-full test-chromium test-smollm2 test-ray test-vllm clean
+.PHONY: demo test lint types contracts tests test-full test-chromium test-smollm2 test-ray test-vllm test-trl test-verl clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -65,6 +69,27 @@ $(VLLM_READY):
 test-vllm: $(VLLM_READY)
 	$(VLLM_VENV)/bin/python -m pytest -q tests/vllm
 
+# Trainers that take what `opd-tui decide` writes. verl wants a transformers of its own, and does not name all that it imports.
+$(TRL_READY):
+	$(PYTHON) -m venv $(TRL_VENV)
+	@echo "Installing TRL into $(TRL_VENV): about a minute and 1.5 GB."
+	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compute]' trl==1.16.0 \
+		'pytest>=8,<9' 'pytest-asyncio>=1'
+	@touch $@
+
+test-trl: $(TRL_READY)
+	$(TRL_VENV)/bin/python -m pytest -q tests/trl
+
+$(VERL_READY):
+	$(PYTHON) -m venv $(VERL_VENV)
+	@echo "Installing verl into $(VERL_VENV): some minutes and 2 GB."
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[parquet]' verl==0.9.1 torch==2.13.0 \
+		cachetools fastapi uvicorn 'pytest>=8,<9' 'pytest-asyncio>=1'
+	@touch $@
+
+test-verl: $(VERL_READY)
+	$(VERL_VENV)/bin/python -m pytest -q tests/verl
+
 # A real model: fetches SmolLM2-135M (93 MB) once; some ten minutes.
 test-smollm2: $(READY)
 	$(BIN)/python examples/smollm2/prepare.py
@@ -76,4 +101,4 @@ test-ray: $(READY)
 	$(BIN)/python -m pytest -n 0 tests/faults/ray_cluster.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) $(VERL_VENV) out build dist *.egg-info

@@ -17,7 +17,7 @@ from compute.decisions.weights import By, Weighing
 from compute.evidence import Evidence, gather
 from compute.objectives import parse
 from opd_tui.decide_hashes import NO_TEMPLATE, Hashes
-from opd_tui.decide_rows import Format, Row, Weighted, follows, routing_rows, weight_row, weighted
+from opd_tui.decide_rows import Format, Row, Weighted, routing_rows, weight_row, weighted
 from opd_tui.parquet import require_pyarrow
 from opd_tui.text import safe
 from opd_tui.whole_file import whole_file
@@ -93,15 +93,15 @@ Found = tuple[dict[str, Any], list[str], Callable[[], Iterator[Any]]]
 
 def _routing(opened: Store, evidence: Evidence, teachers: Sequence[str], format: Format, seed: int) -> Found:
     found = routing(evidence, teachers=teachers or None, seed=seed)
-    kinds = {teacher.id: teacher.kind for teacher in opened.teachers}
     given = [route.teacher for route in found.routes if route.teacher is not None]
-    lost = sum(not follows(format, kinds.get(teacher, "")) for teacher in given) if format != "plain" else 0
+    rows = list(routing_rows(opened, found, format))
+    lost = len(given) - len(rows) if format != "plain" else 0
     head = {name: getattr(found, name) for name in found.__struct_fields__ if name != "routes"}
     head |= {"n_questions": len(found.routes), "n_routed": len(given), "n_left_out_by_format": lost}
     sentences = [found.sentence, f"{len(given)} of {len(found.routes)} questions get a teacher."]
     if lost:
-        sentences.append(f"{lost} of them are left out: {format} cannot follow a route to that kind of teacher.")
-    return head, sentences, lambda: routing_rows(opened, found, format)
+        sentences.append(f"{lost} of them are left out: {format} cannot follow a route to that kind of teacher or context.")
+    return head, sentences, lambda: iter(rows)
 
 
 def _weights(opened: Store, evidence: Evidence, teachers: Sequence[str], by: By, format: Format, seed: int) -> Found:

@@ -14,6 +14,7 @@ from compute.decisions.routing import Routing
 from compute.decisions.weights import Weighing, token_weights
 from compute.evidence import TOKEN_FEATURES, Evidence, token_features
 from opd_tui.decide_hashes import Hashes
+from store.errors import StoreError
 from store.reader import Store
 from store.schema import TokenSource
 from store.tables import Question, Rollout
@@ -42,8 +43,10 @@ class Prompts(Struct, frozen=True):
 
     def written(self, prompt: str) -> Any:
         """The prompt of a question."""
-        if self.plain:
-            return prompt
+        return prompt if self.plain else self.messages(prompt)
+
+    def messages(self, prompt: str) -> list[dict[str, str]]:
+        """The prompt of a question as messages, also where the study goes without a chat template."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": prompt}]
 
@@ -51,8 +54,8 @@ class Prompts(Struct, frozen=True):
 def routing_rows(opened: Store, found: Routing, format: Format) -> Iterator[Row]:
     """A row per routed question, in the study's order; `plain` has the questions without a teacher as well.
 
-    A trainer gets only what it can follow: `trl` the routes to a context, `verl`, `tinker` and `prime-rl` those to another
-    model.
+    A trainer gets only what it can follow: `trl` the routes to a context that stands after the question and is the same for
+    all its rollouts, `verl`, `tinker` and `prime-rl` those to another model.
     """
     ids = {line.number: line.id for line in opened.questions()}
     kinds = {teacher.id: teacher.kind for teacher in opened.teachers}
@@ -68,9 +71,13 @@ def routing_rows(opened: Store, found: Routing, format: Format) -> Iterator[Row]
         question = opened.question(question_id)
         row = {"question_id": question_id, "prompt": prompts.written(question.prompt)}
         if format == "trl":
-            row |= {"privileged_context": privileged_context(opened, question, route.teacher), "teacher": route.teacher}
+            context = privileged_context(opened, question, route.teacher)
+            if context is None:
+                continue
+            row |= {"privileged_context": context, "teacher": route.teacher}
         elif format == "verl":
             row |= {
+                "prompt": prompts.messages(question.prompt),  # it takes no text
                 "data_source": "opd-tui",
                 "teacher_key": route.teacher,
                 "reward_model": {"style": "rule", "ground_truth": question.reference_answer},
@@ -90,15 +97,21 @@ def follows(format: Format, kind: str) -> bool:
     return kind == "external" or format not in ("verl", "tinker", "prime-rl")
 
 
-def privileged_context(opened: Store, question: Question, teacher: str) -> str:
-    """What the teacher's prompt has after the question and the student's has not; the whole prompt where it is otherwise."""
+def privileged_context(opened: Store, question: Question, teacher: str) -> str | None:
+    """What a teacher's message has after the question; None where its context stands elsewhere or is each rollout's own."""
+    if any(one.id == teacher and one.context == "feedback" for one in opened.teachers):
+        return None
     theirs, ours = opened.teacher_prompt(question.id, teacher), opened.vocab.text(question.prompt_token_ids)
-    at = ours.rfind(question.prompt) if question.prompt else -1
-    if at >= 0:
-        head, tail = ours[: at + len(question.prompt)], ours[at + len(question.prompt) :]
-        if theirs.startswith(head) and theirs.endswith(tail) and len(theirs) >= len(head) + len(tail):
-            return theirs[len(head) : len(theirs) - len(tail)]
-    return theirs
+    whole = question.prompt in ours
+    asked = question.prompt if whole else question.prompt.strip()  # many chat templates strip a message
+    at = ours.rfind(asked) if asked else -1
+    if at < 0:
+        return None
+    head, tail = ours[:at], ours[at + len(asked) :]
+    if not (theirs.startswith(head) and theirs.endswith(tail) and len(theirs) >= len(head) + len(tail)):
+        return None
+    message, begin = theirs[len(head) : len(theirs) - len(tail)], asked if whole else question.prompt.lstrip()
+    return message[len(begin) :] if message.startswith(begin) else None
 
 
 class Weighted(Struct, frozen=True):
@@ -107,12 +120,19 @@ class Weighted(Struct, frozen=True):
     question: Question
     rollout: Rollout
     weight_T: NDArray[np.float64]
+    asked: Row | None  #: prompt and context where the student with a context is the teacher; None where no trainer makes it
 
 
 def weighted(opened: Store, evidence: Evidence, found: Weighing) -> Iterator[Weighted]:
     """Every rollout of the store, its tokens weighed; tokens that the student did not write have weight 0."""
+    prompts = Prompts.of(opened)
+    is_self = any(one.id == found.teacher and one.kind == "self" for one in opened.teachers)
     for line in opened.questions():
         question = opened.question(line.id)
+        asked: Row | None = {}
+        if is_self and line.rollouts:
+            context = privileged_context(opened, question, found.teacher)
+            asked = None if context is None else {"prompt": prompts.written(question.prompt), "privileged_context": context}
         weights = _by_rollout(evidence, found, line.number) if found.weight_N is not None else {}
         for row in line.rollouts:
             rollout = opened.rollout(line.id, row.index, [found.teacher])
@@ -123,7 +143,7 @@ def weighted(opened: Store, evidence: Evidence, found: Weighing) -> Iterator[Wei
                 at_P, value_P = weights.get(row.index, (np.zeros(0, np.int64), np.zeros(0)))
                 weight_T[at_P] = value_P
             weight_T = np.where(rollout.token_source_T == TokenSource.MODEL, weight_T, 0.0)
-            yield Weighted(question, rollout, weight_T)
+            yield Weighted(question, rollout, weight_T, asked)
 
 
 def _features(rollout: Rollout, found: Weighing) -> dict[str, NDArray[np.float64]]:
@@ -153,7 +173,11 @@ def weight_row(one: Weighted, found: Weighing, hashes: Hashes, format: Format) -
     key: Row = {"question_id": one.question.id, "rollout_index": one.rollout.index, "teacher": found.teacher}
     match format:
         case "trl":
-            row = {"prompt_ids": prompt, "completion_ids": tokens, "completion_mask": weights}
+            if one.asked is None:
+                raise StoreError(
+                    f"TRL puts one context after a question, the same for all its rollouts; what {found.teacher} reads is other."
+                )
+            row = {"prompt_ids": prompt, "completion_ids": tokens, "weights": weights, **one.asked}
         case "verl":
             row = {"prompts": prompt, "responses": tokens, "rollout_is_weights": weights}
         case "tinker":

@@ -25,6 +25,8 @@ FULL = os.environ.get("OPD_TUI_FAULTS") == "full"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 #: vLLM lives in an environment of its own: `make test-vllm`.
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
+#: Trainers have environments of their own, too: `make test-trl`, `make test-verl`.
+collect_ignore += [name for name in ("trl", "verl") if importlib.util.find_spec(name) is None]
 #: A browser is asked for by `make test-chromium`.
 collect_ignore += [] if importlib.util.find_spec("playwright") else ["chromium"]
 

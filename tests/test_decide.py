@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from typer.testing import CliRunner
 import store
 from compute.decisions import gates
 from opd_tui import decide as module
+from opd_tui import decide_rows
 from opd_tui.cli import app
 from opd_tui.decide_hashes import Hashes
+from opd_tui.decide_rows import Prompts, privileged_context
+from store.errors import StoreError
 from tests.conftest import ROOT
 from tests.synthetic import write_store
 
@@ -129,13 +133,68 @@ def test_weights_for_trainers(tmp_path: Path) -> None:
         assert tinker["target_tokens"] == (prompt + row["token_ids"])[1:]
         assert tinker["mask"] == [0] * (len(prompt) - 1) + row["weights"]
     for trainer, field in (
-        ("trl", "completion_mask"),
+        ("trl", "weights"),
         ("verl", "rollout_is_weights"),
         ("prime-rl", "loss_mask"),
         ("skyrl", "loss_masks"),
     ):
         decide(CHAIN_SUMS, "weights", tmp_path / "f.jsonl", *words, "--format", trainer)
         assert [row[field] for row in lines(tmp_path / "f.jsonl")] == [row["weights"] for row in rows]
+
+
+def test_weights_for_trl_bring_the_context_of_a_self_teacher(tmp_path: Path) -> None:
+    """Its batches have a completion_mask of their own, which says what the models see: weights have another name."""
+    for teacher, more in (("teacher", set()), ("self-answer", {"prompt", "privileged_context"})):
+        decide(CHAIN_SUMS, "weights", tmp_path / "w.jsonl", "--teacher", teacher, "--format", "trl")
+        rows, opened = lines(tmp_path / "w.jsonl"), store.open(CHAIN_SUMS)
+        assert {"prompt", "privileged_context", "completion_mask"} & set(rows[0]) == more
+        for row in rows if more else ():
+            question = opened.question(row["question_id"])
+            assert row["prompt"] == [{"role": "user", "content": question.prompt}]
+            assert row["privileged_context"] == f"|{question.reference_answer}"
+
+
+class Told:
+    """A store of one question: the student's prompt, and the prompt of a teacher who reads a context of this kind."""
+
+    def __init__(self, ours: str, theirs: str, context: str = "1c") -> None:
+        self.vocab, self.teachers = SimpleNamespace(text=lambda _ids: ours), [SimpleNamespace(id="T", context=context)]
+        self.teacher_prompt = lambda _question, _teacher: theirs
+
+
+@pytest.mark.parametrize(
+    ("asked", "ours", "theirs", "context"),
+    [
+        ("Q?", "<u>Q?<a>", "<u>Q? Hint.<a>", " Hint."),
+        ("Q?", "Q?<u>Q?<a>", "Q?<u>Q?\n\nQ? is 3.\n<a>", "\n\nQ? is 3.\n"),  # the system prompt has the question too
+        ("\nQ?\n", "<u>Q?<a>", "<u>Q?\n|3<a>", "|3"),  # the template strips, the context comes after the line's end
+        ("Read. Q?", "<u>Read. Q?<a>", "<u>Read. Hint. Q?<a>", None),  # the prompt has its {context} in the middle
+        ("Q?", "<u>Q?<a>", "", None),  # never asked
+        ("", "<u><a>", "<u>Hint.<a>", None),
+    ],
+)
+def test_a_context_is_what_comes_after_the_question_or_is_not_given(asked: str, ours: str, theirs: str, context: str) -> None:
+    question: Any = SimpleNamespace(id="q", prompt=asked, prompt_token_ids=())
+    told: Any = Told(ours, theirs)
+    assert privileged_context(told, question, "T") == context
+    told = Told(ours, theirs, "feedback")  # each rollout has its own
+    assert privileged_context(told, question, "T") is None
+
+
+def test_trl_is_not_given_what_it_cannot_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide_rows, "privileged_context", lambda *_: None)
+    said = decide(CHAIN_SUMS, "routing", tmp_path / "r.jsonl", "--format", "trl", "--json")
+    assert json.loads(said)["n_left_out_by_format"] == json.loads(said)["n_routed"] and not lines(tmp_path / "r.jsonl")
+    words = ["decide", str(CHAIN_SUMS), "--kind", "weights", "--teacher", "self-1c", "-o", str(tmp_path / "w.jsonl")]
+    done = CliRunner().invoke(app, [*words, "--format", "trl"])
+    assert isinstance(done.exception, StoreError) and "what self-1c reads is other" in str(done.exception)
+    assert CliRunner().invoke(app, words).exit_code == 0
+
+
+def test_prompts_are_messages_or_texts() -> None:
+    prompts = Prompts("", plain=True)
+    assert prompts.written("Q?") == "Q?" and prompts.messages("Q?") == [{"role": "user", "content": "Q?"}]
+    assert Prompts("Be brief.", plain=False).written("Q?")[0] == {"role": "system", "content": "Be brief."}
 
 
 def test_weights_by_probability_are_zero_where_nothing_is_known(tmp_path: Path) -> None:
@@ -220,3 +279,9 @@ def test_half_a_file_never_has_the_final_name(tmp_path: Path, monkeypatch: pytes
     done = CliRunner().invoke(app, ["decide", str(CHAIN_SUMS), "--kind", "weights", "--teacher", "teacher", "-o", str(out)])
     assert isinstance(done.exception, RuntimeError)
     assert out.read_text() == "what was there" and list(tmp_path.iterdir()) == [out]
+
+
+def test_the_lines_for_trl_are_those_of_the_example_that_is_run() -> None:
+    lines_of = (ROOT / "docs" / "decide.md").read_text().split("### TRL")[1].split("### ")[0].split("```python\n")[1:]
+    example = (ROOT / "examples" / "trl" / "distil.py").read_text()
+    assert len(lines_of) == 2 and all(one.split("\n```")[0] in example for one in lines_of)
