@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 import store
 from compute.objectives import parse
-from compute.posterior import Posterior, Prior, fit, posterior
+from compute.posterior import FIT_NODES, Posterior, Prior, fit_tables, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.evaluating import Bool
@@ -28,6 +28,7 @@ from opd_tui.parquet import require_pyarrow, write_parquet
 from opd_tui.text import safe
 from opd_tui.where import Where, parse_where
 from store.errors import StoreError
+from store.node_tables import merge_nodes
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
 from store.tables import Nodes, Rollout
@@ -35,6 +36,9 @@ from store.tables import Nodes, Rollout
 Format = Literal["jsonl", "csv", "parquet", "npz"]
 Row = dict[str, Any]
 Progress = Callable[[int], None]
+
+#: Nodes that are scored together for what the study teaches: each takes some 20 KB meanwhile.
+_SCORED_TOGETHER = 500
 
 
 class Selection(Struct, frozen=True):
@@ -79,13 +83,13 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
         )
     names = _objectives(opened, selection)
     expression = parse_where(opened, selection.where, names)
-    prior = fit(*_scored(opened, None, teachers, names)) if chosen else None
+    prior = _prior(opened, teachers, names) if chosen else None
     where = Where(opened, expression, teachers, names[0] if names else "", prior) if expression is not None else None
     for question in chosen:
         matching = where.question(question.id) if where is not None else None
         if matching is not None and not matching.any:
             continue
-        nodes, scores = _scored(opened, question.id, teachers, names)
+        nodes, scores = _scored(opened, [question.id], teachers, names)
         scored = _Scored(
             nodes, scores, posterior(nodes, scores, prior) if prior is not None else None, opened.judged_only(question.id)
         )
@@ -122,14 +126,28 @@ def _objectives(opened: Store, selection: Selection) -> tuple[str, ...]:
     return tuple(str(parse(name)) for name in selection.objectives) or opened.attributes.objectives
 
 
-def _scored(opened: Store, question: str | None, teachers: tuple[str, ...], names: tuple[str, ...]) -> tuple[Nodes, Scores]:
-    """The nodes of a question, or of the whole study, scored under any objectives."""
+def _scored(
+    opened: Store, questions: Sequence[str], teachers: tuple[str, ...], names: tuple[str, ...], level: float | None = 0.95
+) -> tuple[Nodes, Scores]:
+    """The nodes of some questions, scored under any objectives; `level`: as for `compute.scores.score`."""
     whole = takes_whole(names, opened.attributes.objectives)
-    nodes = opened.nodes(question, teachers, whole=whole) if question else opened.study_nodes(teachers, whole=whole)[0]
+    nodes = merge_nodes([opened.nodes(question, teachers, whole=whole) for question in questions])
     try:
-        return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names)
+        return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names, level=level)
     except ValueError as error:  # an objective that asks for more than this store keeps
         raise StoreError(str(error)) from None
+
+
+def _prior(opened: Store, teachers: tuple[str, ...], names: tuple[str, ...]) -> Prior:
+    """What the whole study teaches of how sure scores are: from all of its nodes, and of more than a fit looks at, from whole
+    questions that lie evenly over it. A few hundred are scored together, since scoring takes much more memory than its result."""
+    listing = opened.listing()
+    n_nodes_R1 = np.r_[0, np.cumsum(listing.n_nodes_R, dtype=np.int64)]
+    with_nodes = np.flatnonzero(np.diff(n_nodes_R1[listing.rollout_start_Q1]) > 0)
+    sample = [listing.question_id_Q[q] for q in with_nodes[:: max(1, -(-opened.counts().n_nodes // FIT_NODES))].tolist()]
+    n_together = max(1, round(_SCORED_TOGETHER * len(with_nodes) / max(1, opened.counts().n_nodes)))
+    groups = [sample[start : start + n_together] for start in range(0, len(sample), n_together)]
+    return fit_tables([_scored(opened, group, teachers, names, None) for group in groups or [listing.question_id_Q[:1]]])
 
 
 def write(path: str, selection: Selection, format: Format, out: str, progress: Progress | None = None) -> int:
