@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
