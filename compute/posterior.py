@@ -93,9 +93,19 @@ def fit(nodes: Nodes, scores: Scores) -> Prior:
 
     An update is taken for known: the noise in the F of `minillm` is not looked at.
     """
+    return fit_tables([(nodes, scores)])
+
+
+def fit_tables(tables: Sequence[tuple[Nodes, Scores]]) -> Prior:
+    """As `fit`, from one table or more that were scored under the same teachers and objectives, each by itself."""
+    scores = tables[0][1]
     n_teachers, n_objectives = scores.alignment_MON.shape[:2]
-    rows = _scored(scores)
-    children = [_children(nodes, scores, some) for some in _blocks(rows[:: max(1, -(-len(rows) // FIT_NODES))], len(SIGMA_S))]
+    rows_of = [_scored(one) for _, one in tables]
+    step = max(1, -(-sum(map(len, rows_of)) // FIT_NODES))
+    children, seen = [], 0
+    for (nodes, one), rows in zip(tables, rows_of, strict=True):
+        children += [_children(nodes, one, some) for some in _blocks(rows[-seen % step :: step], len(SIGMA_S))]
+        seen += len(rows)
     weight_S = fit_mixture(np.concatenate([c.log_likelihood_nS for c in children] or [np.zeros((0, len(SIGMA_S)))]))
     kappa_MO, positive_MOS = np.ones((n_teachers, n_objectives)), np.full((n_teachers, n_objectives, len(SIGMA_S)), 0.5)
     n_MO = np.zeros((n_teachers, n_objectives), dtype=np.int64)

@@ -410,7 +410,8 @@ def _failed(error: Exception) -> int:
         return 130
     if isinstance(error, ComputeError | StoreError | _Failure):
         sentence = str(error)
-        if sentence.partition(" ")[0].isalpha():  # a path stays as it is
+        first = sentence.partition(" ")[0]
+        if first.isalpha() and first not in sys.argv:  # a path stays as it is
             sentence = sentence[:1].upper() + sentence[1:]
         print(f"opd-tui: {safe(sentence)}", file=sys.stderr)
     else:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import store
 from opd_tui.text import safe
+from opd_tui.thrift import share_arenas, trim
 from store import copying
 
 #: Without a terminal a line is written so often at most.
@@ -31,8 +32,14 @@ def copy_with_progress(
 
     Arguments are those of `store.copying.copy`; the progress goes to `console`, or to stderr. Raises StoreError.
     """
-    with _shown(console or Console(stderr=True), f"Writing {safe(os.path.basename(out.rstrip('/')))}") as progress:
-        n = copying.copy(sources, out, questions=questions, teachers=teachers, progress=progress)
+    share_arenas()
+    with shown(console or Console(stderr=True), f"Writing {safe(os.path.basename(out.rstrip('/')))}") as progress:
+
+        def part_is_written(done: int, total: int) -> None:
+            trim()  # or a store of many parts takes more and more
+            progress(done, total)
+
+        n = copying.copy(sources, out, questions=questions, teachers=teachers, progress=part_is_written)
     made = store.open(out)
     n_parts, n_planned = len(made.part_ids), len(made.attributes.question_ids)
     of = f" of {n_planned:,}" if n != n_planned else ""
@@ -41,7 +48,7 @@ def copy_with_progress(
 
 
 @contextmanager
-def _shown(console: Console, doing: str) -> Iterator[copying.Progress]:
+def shown(console: Console, doing: str) -> Iterator[copying.Progress]:
     """What tells of questions written, and to write."""
     if not console.is_terminal:
         yield _Lines(doing)

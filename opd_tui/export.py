@@ -8,11 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -20,21 +17,27 @@ from msgspec import Struct
 
 import store
 from compute.objectives import parse
-from compute.posterior import Posterior, Prior, fit, posterior
+from compute.posterior import FIT_NODES, Posterior, Prior, fit_tables, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.evaluating import Bool
 from opd_tui.parquet import require_pyarrow, write_parquet
 from opd_tui.text import safe
 from opd_tui.where import Where, parse_where
+from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
+from store.node_tables import merge_nodes
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind
-from store.tables import Nodes, Rollout
+from store.tables import Nodes, QuestionRow, Rollout
 
 Format = Literal["jsonl", "csv", "parquet", "npz"]
 Row = dict[str, Any]
 Progress = Callable[[int], None]
+Told = Callable[[int, int], None]  #: questions done, and all of them
+
+#: Nodes that are scored together for what the study teaches: each takes some 20 KB meanwhile.
+_SCORED_TOGETHER = 500
 
 
 class Selection(Struct, frozen=True):
@@ -62,15 +65,24 @@ def parse_range(text: str) -> tuple[int, int] | None:
     return found
 
 
-def rows(opened: Store, selection: Selection) -> Iterator[Row]:
-    """The rows of a selection, by question, rollout, position and teacher.
+def count(opened: Store, selection: Selection) -> int:
+    """How many rows a selection has before `where` takes some. Raises StoreError for unknown names."""
+    n_tokens = 0
+    for question in _chosen(opened, selection):
+        for line in question.rollouts:
+            if not selection.rollouts or line.index in selection.rollouts:
+                first, last = selection.positions or (0, line.n_tokens)
+                n_tokens += max(0, min(last, line.n_tokens) - first)
+    return n_tokens * (len(selection.teachers) or len(opened.teachers))
+
+
+def rows(opened: Store, selection: Selection, told: Told = lambda done, n: None) -> Iterator[Row]:
+    """The rows of a selection, by question, rollout, position and teacher; `told` hears before each question how far it is.
 
     Raises `StoreError` for unknown names, and `opd_tui.expression.ExpressionError` for an expression that cannot be read.
     """
     teachers = selection.teachers or tuple(teacher.id for teacher in opened.teachers)
-    for name in selection.questions:
-        opened.question(name)  # an unknown name is an error, not an empty slice
-    chosen = [one for one in opened.questions() if not selection.questions or one.id in selection.questions]
+    chosen = _chosen(opened, selection)
     there = {line.index for question in chosen for line in question.rollouts}
     unknown = [index for index in selection.rollouts if index not in there]
     if unknown:
@@ -79,13 +91,14 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
         )
     names = _objectives(opened, selection)
     expression = parse_where(opened, selection.where, names)
-    prior = fit(*_scored(opened, None, teachers, names)) if chosen else None
+    prior = _prior(opened, teachers, names) if chosen else None
     where = Where(opened, expression, teachers, names[0] if names else "", prior) if expression is not None else None
-    for question in chosen:
+    for done, question in enumerate(chosen):
+        told(done, len(chosen))
         matching = where.question(question.id) if where is not None else None
         if matching is not None and not matching.any:
             continue
-        nodes, scores = _scored(opened, question.id, teachers, names)
+        nodes, scores = _scored(opened, [question.id], teachers, names)
         scored = _Scored(
             nodes, scores, posterior(nodes, scores, prior) if prior is not None else None, opened.judged_only(question.id)
         )
@@ -96,6 +109,14 @@ def rows(opened: Store, selection: Selection) -> Iterator[Row]:
             if keep is None or keep.any():
                 rollout = opened.rollout(question.id, line.index, teachers)
                 yield from _rollout_rows(opened, rollout, scored, selection.positions, keep)
+    told(len(chosen), len(chosen))
+
+
+def _chosen(opened: Store, selection: Selection) -> list[QuestionRow]:
+    for name in selection.questions:
+        opened.question(name)  # an unknown name is an error, not an empty slice
+    names = set(selection.questions)
+    return [one for one in opened.questions() if not names or one.id in names]
 
 
 def one_row(
@@ -122,52 +143,61 @@ def _objectives(opened: Store, selection: Selection) -> tuple[str, ...]:
     return tuple(str(parse(name)) for name in selection.objectives) or opened.attributes.objectives
 
 
-def _scored(opened: Store, question: str | None, teachers: tuple[str, ...], names: tuple[str, ...]) -> tuple[Nodes, Scores]:
-    """The nodes of a question, or of the whole study, scored under any objectives."""
+def _scored(
+    opened: Store, questions: Sequence[str], teachers: tuple[str, ...], names: tuple[str, ...], level: float | None = 0.95
+) -> tuple[Nodes, Scores]:
+    """The nodes of some questions, scored under any objectives; `level`: as for `compute.scores.score`."""
     whole = takes_whole(names, opened.attributes.objectives)
-    nodes = opened.nodes(question, teachers, whole=whole) if question else opened.study_nodes(teachers, whole=whole)[0]
+    nodes = merge_nodes([opened.nodes(question, teachers, whole=whole) for question in questions])
     try:
-        return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names)
+        return nodes, score(nodes, n_sig=opened.attributes.n_sig, objectives=names, level=level)
     except ValueError as error:  # an objective that asks for more than this store keeps
         raise StoreError(str(error)) from None
 
 
-def write(path: str, selection: Selection, format: Format, out: str, progress: Progress | None = None) -> int:
+def _prior(opened: Store, teachers: tuple[str, ...], names: tuple[str, ...]) -> Prior:
+    """What the whole study teaches of how sure scores are: from all of its nodes, and of more than a fit looks at, from whole
+    questions that lie evenly over it. A few hundred are scored together, since scoring takes much more memory than its result."""
+    listing = opened.listing()
+    n_nodes_R1 = np.r_[0, np.cumsum(listing.n_nodes_R, dtype=np.int64)]
+    with_nodes = np.flatnonzero(np.diff(n_nodes_R1[listing.rollout_start_Q1]) > 0)
+    sample = [listing.question_id_Q[q] for q in with_nodes[:: max(1, -(-opened.counts().n_nodes // FIT_NODES))].tolist()]
+    n_together = max(1, round(_SCORED_TOGETHER * len(with_nodes) / max(1, opened.counts().n_nodes)))
+    groups = [sample[start : start + n_together] for start in range(0, len(sample), n_together)]
+    return fit_tables([_scored(opened, group, teachers, names, None) for group in groups or [list(listing.question_id_Q[:1])]])
+
+
+def write(
+    path: str, selection: Selection, format: Format, out: str, progress: Progress | None = None, told: Told | None = None
+) -> int:
     """Write a selection of the store at `path` to the file `out`, or text to standard output for ``-``; return how many rows.
 
-    `progress` is told now and then how many rows are made. A file appears only when it is whole. Raises StoreError for unknown
-    names, where the file cannot be written, and where a format takes an extra that is not installed; ExpressionError as `rows`.
+    `progress` is told now and then how many rows are made, `told` how many questions are done. A file appears only when it is
+    whole, and memory holds a question and a block of rows, whatever the format. Raises StoreError for unknown names, where the
+    file cannot be written, and where a format takes an extra that is not installed; ExpressionError as `rows`.
     """
     if format == "parquet":
         require_pyarrow()  # before a store is scored for it
     opened = store.open(path)
-    found = _counted(rows(opened, selection), progress) if progress else rows(opened, selection)
+    found = rows(opened, selection, told) if told else rows(opened, selection)
+    found = _counted(found, progress) if progress else found
     names = _objectives(opened, selection)
     parse_where(opened, selection.where, names)  # before a file is begun
     if out == "-":
         if format in ("parquet", "npz"):
             raise StoreError(f"{format} is no text: name a file to write to.")
         return _write(found, format, names, sys.stdout, _on_screen if sys.stdout.isatty() else str)
-    target = Path(out)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    check_apart(path, out)
+    with whole_file(out) as unfinished:
         if format == "parquet":
             about = {"study_hash": opened.attributes.study_hash, "student": opened.attributes.student}
-            n = write_parquet(found, names, unfinished, about)
-        elif format == "npz":
+            return write_parquet(found, names, unfinished, about)
+        if format == "npz":
             from opd_tui.npz import write_npz
 
-            n = write_npz(found, names, unfinished)
-        else:
-            with unfinished.open("w", encoding="utf-8", newline="") as file:
-                n = _write(found, format, names, file, str)
-        unfinished.replace(target)
-    except OSError as error:
-        raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-    return n
+            return write_npz(found, names, unfinished)
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            return _write(found, format, names, file, str)
 
 
 def _counted(found: Iterator[Row], progress: Progress) -> Iterator[Row]:

@@ -24,7 +24,17 @@ Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 
 #: Bytes of a row, measured on examples/chain_sums, where one token in six is a node: an estimate, and called one.
-BYTES_OF_ROW = {"jsonl": 762, "csv": 465, "parquet": 54}
+BYTES_OF_ROW = {"jsonl": 762, "csv": 465, "parquet": 54, "npz": 40}
+
+
+def in_words(n_rows: int, format: str) -> str:
+    """How much so many rows are."""
+    size = float(n_rows * BYTES_OF_ROW[format])
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{n_rows:,} rows, about {size:.0f} {unit}" if n_rows != 1 else f"1 row, about {size:.0f} {unit}"
 
 
 class Order(Struct, frozen=True):
@@ -42,12 +52,7 @@ class Order(Struct, frozen=True):
     @property
     def estimate(self) -> str:
         """How much it will be, in words."""
-        size = float(self.n_rows * BYTES_OF_ROW[self.format])
-        for unit in ("B", "KB", "MB", "GB"):
-            if size < 1000 or unit == "GB":
-                break
-            size /= 1000
-        return f"{self.n_rows:,} rows, about {size:.0f} {unit}" if self.n_rows != 1 else f"1 row, about {size:.0f} {unit}"
+        return in_words(self.n_rows, self.format)
 
 
 def carry_out(path: str, order: Order, tell: Callable[[int, int], None]) -> Exporting:

@@ -23,7 +23,7 @@ from opd_tui.pages import RolloutPage
 from opd_tui.palette import Depth, Palette, mark
 from opd_tui.reading import Library
 from opd_tui.text import Kind, Run, Safe, safe
-from opd_tui.whole_file import whole_file
+from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
 
 #: What the page can colour by: what takes one teacher at most.
@@ -62,6 +62,7 @@ def write_html(path: str, selection: Selection, out: str) -> int:
     if out == "-":
         _write(library, choice, sys.stdout)
     else:
+        check_apart(path, out)
         with whole_file(out) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
             _write(library, choice, file)
     return len(choice.rollouts)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import DTypeLike
 
 from opd_tui.export import PER_OBJECTIVE
@@ -26,50 +31,91 @@ CHILD: dict[str, DTypeLike] = {
     "p_succ": np.float64, "p_succ_low": np.float64, "p_succ_high": np.float64,
 }  # fmt: skip
 
+#: Rows whose columns are in memory at once, and bytes of a column that are copied at once.
+_BLOCK, _COPIED = 8192, 1 << 20
 
-def write_npz(found: Iterator[Mapping[str, Any]], objectives: Sequence[str], path: Path) -> int:
+
+def write_npz(found: Iterator[Mapping[str, Any]], objectives: Sequence[str], path: Path, block: int = _BLOCK) -> int:
     """Write the rows of `opd_tui.export.rows` to a new file at `path` and return how many there are. Raises OSError.
 
     One array a column. What a decision point has under every objective is [row, objective], in the order of the array
     `objectives`. Children of row i are the entries ``child_start[i]`` to ``child_start[i + 1]`` of the arrays `child_...`.
     The text of token ``text_token_id[j]`` is the bytes ``text_start[j]`` to ``text_start[j + 1]`` of `text_utf8`: in a numpy
-    array of texts every one would take as much as the longest. All rows are in memory at once.
+    array of texts every one would take as much as the longest. An array's length is known with the last row, and arrays lie
+    one after the other: until then each grows in a packed file of its own in a folder beside `path`, `block` rows at a time.
     """
     texts: dict[int, bytes] = {}
-    rows: dict[str, list[Any]] = {name: [] for name in ROW}
-    scores: dict[str, list[list[Any]]] = {name: [] for name in PER_OBJECTIVE}
-    children: dict[str, list[Any]] = {name: [] for name in CHILD}
-    start = [0]
-    for row in found:
-        texts[row["token_id"]] = row["token"].encode()
-        for name in ROW:
-            rows[name].append(row.get(name))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
+        columns = {name: _Column(Path(folder, name), kind) for name, kind in ROW.items()}
+        columns |= {f"child_{name}": _Column(Path(folder, f"child_{name}"), kind) for name, kind in CHILD.items()}
         for name in PER_OBJECTIVE:
-            scores[name].append([row.get(name, {}).get(objective) for objective in objectives])
-        for child in row.get("children", ()):
-            if child["token"] is not None:
-                texts[child["token_id"]] = child["token"].encode()
+            kind: DTypeLike = np.bool_ if name == "p_positive_calibrated" else np.float64
+            columns[name] = _Column(Path(folder, name), kind)
+        columns["child_start"] = _Column(Path(folder, "child_start"), np.int64)
+        columns["child_start"].add([0])
+        n = n_children = 0
+        while rows := list(islice(found, block)):
+            children = [row.get("children", ()) for row in rows]
+            every_child = [child for of in children for child in of]
+            for one in (*rows, *every_child):
+                if one["token"] is not None:
+                    texts[one["token_id"]] = one["token"].encode()
+            for name in ROW:
+                columns[name].add([row.get(name) for row in rows])
+            for name in PER_OBJECTIVE:
+                columns[name].add([row.get(name, {}).get(objective) for row in rows for objective in objectives])
             for name in CHILD:
-                children[name].append(child[name])
-        start.append(len(children["token_id"]))
-    arrays = {name: _array(values, ROW[name]) for name, values in rows.items()}
-    arrays |= {f"child_{name}": _array(values, CHILD[name]) for name, values in children.items()}
-    shape = (len(start) - 1, len(objectives))
-    for name, table in scores.items():
-        kind: DTypeLike = np.bool_ if name == "p_positive_calibrated" else np.float64
-        arrays[name] = _array([one for line in table for one in line], kind).reshape(shape)
-    ids = sorted(texts)
-    arrays["text_token_id"] = np.array(ids, np.int32)
-    arrays["text_start"] = np.cumsum([0, *(len(texts[one]) for one in ids)], dtype=np.int64)
-    arrays["text_utf8"] = np.frombuffer(b"".join(texts[one] for one in ids), np.uint8)
-    arrays |= {"child_start": np.array(start, np.int64), "objectives": np.array(objectives, np.str_)}
-    with path.open("wb") as file:  # a name without .npz stays as it is
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    return len(start) - 1
+                columns[f"child_{name}"].add([child[name] for child in every_child])
+            columns["child_start"].add((n_children + np.cumsum([len(of) for of in children])).tolist())
+            n, n_children = n + len(rows), n_children + len(every_child)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, column in columns.items():
+                column.write(archive, name, (n, len(objectives)) if name in PER_OBJECTIVE else (column.n,))
+            ids = sorted(texts)
+            _whole(archive, "text_token_id", np.array(ids, np.int32))
+            _whole(archive, "text_start", np.cumsum([0, *(len(texts[one]) for one in ids)], dtype=np.int64))
+            _whole(archive, "text_utf8", np.frombuffer(b"".join(texts[one] for one in ids), np.uint8))
+            _whole(archive, "objectives", np.array(objectives, np.str_))
+    return n
 
 
-def _array(values: list[Any], kind: DTypeLike) -> np.ndarray[Any, np.dtype[Any]]:
-    """`values` as an array that holds no objects; None becomes NaN, -1, False or ""."""
-    of = np.dtype(kind)
-    nothing: Any = {"f": np.nan, "i": -1, "b": False, "U": ""}[of.kind]
-    return np.array([nothing if value is None else value for value in values], of)
+class _Column:
+    """An array that grows in a file. Of texts their numbers are kept there, since all take as much as the longest."""
+
+    def __init__(self, path: Path, kind: DTypeLike) -> None:
+        self._kind = np.dtype(kind)
+        self._stored = np.dtype(np.int32) if self._kind.kind == "U" else self._kind
+        self._texts: dict[str, int] = {}
+        self._path, self._file = path, gzip.open(path, "wb", compresslevel=1)  # noqa: SIM115  # closed when it is read
+        self.n = 0
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Entries more; None becomes NaN, -1, False or ""."""
+        if self._kind.kind == "U":
+            values = [self._texts.setdefault(value or "", len(self._texts)) for value in values]
+        nothing: Any = {"f": np.nan, "i": -1, "b": False}[self._stored.kind]
+        block = np.array([nothing if value is None else value for value in values], self._stored)
+        self._file.write(block.tobytes())
+        self.n += len(block)
+
+    def write(self, archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> None:
+        """Put the array into the archive and remove its file."""
+        self._file.close()
+        texts = np.array([*self._texts] or [""], np.str_)
+        kind = texts.dtype if self._kind.kind == "U" else self._kind
+        with gzip.open(self._path) as stored, _entry(archive, name, kind, shape) as entry:
+            while block := stored.read(_COPIED // max(1, kind.itemsize // self._stored.itemsize)):
+                entry.write(block if kind == self._stored else texts[np.frombuffer(block, self._stored)].tobytes())
+        self._path.unlink()
+
+
+def _entry(archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """A file of the archive to write an array's bytes to, as `numpy.savez` makes it."""
+    entry = archive.open(f"{name}.npy", "w", force_zip64=True)
+    npy.write_array_header_1_0(entry, {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": shape})
+    return entry
+
+
+def _whole(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    with _entry(archive, name, array.dtype, array.shape) as entry:
+        entry.write(array.tobytes())

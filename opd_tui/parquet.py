@@ -13,8 +13,8 @@ from store.schema import DIVERGENCES
 if TYPE_CHECKING:
     import pyarrow
 
-#: Rows in a row group: what is in memory at once.
-GROUP = 16_384
+#: Rows in a row group, and how many of them are Python's objects at once: those take ten times what columns take.
+GROUP, AT_ONCE = 16_384, 1024
 
 
 def write_parquet(
@@ -32,10 +32,21 @@ def write_parquet(
     schema = row_schema(objectives).with_metadata(dict(metadata))
     n = 0
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        while rows := list(islice(found, group)):
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-            n += len(rows)
+        for table in iter(lambda: _table(found, schema, group), None):
+            writer.write_table(table)
+            n += table.num_rows
     return n
+
+
+def _table(found: Iterator[Mapping[str, Any]], schema: pyarrow.Schema, n: int) -> pyarrow.Table | None:
+    """The next `n` rows, or those that are left; None where there are none."""
+    import pyarrow
+
+    group = islice(found, n)
+    batches = []
+    while rows := list(islice(group, AT_ONCE)):
+        batches.append(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
+    return pyarrow.Table.from_batches(batches, schema).combine_chunks() if batches else None
 
 
 def require_pyarrow() -> None:

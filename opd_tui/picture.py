@@ -9,7 +9,7 @@ import store
 from opd_tui.export import Selection
 from opd_tui.extras import require
 from opd_tui.place import Place
-from opd_tui.whole_file import whole_file
+from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
 
 #: A PNG has so many pixels for one of the SVG.
@@ -37,6 +37,7 @@ def write_picture(path: str, selection: Selection, format: Literal["svg", "png"]
     if out == "-":
         sys.stdout.write(svg + "\n")
         return
+    check_apart(path, out)
     with whole_file(out) as unfinished:
         if format == "svg":
             unfinished.write_text(svg, encoding="utf-8")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,9 +15,12 @@ import typer
 from opd_tui.decide_command import decide
 
 if TYPE_CHECKING:
-    from opd_tui.export import Selection
+    from opd_tui.export import Selection, Told
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
+
+#: Rows that take more than a few seconds.
+_MANY_ROWS = 100_000
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +68,8 @@ def export(
     ] = "",
 ) -> None:
     """Write a slice of a store to a file."""
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a scheduler's end leaves nothing unfinished either
     if format == "zarr":
         _export_store(path, out, question, teacher, where, rows_only=bool(rollout or tokens or objective))
         return
@@ -80,13 +90,36 @@ def export(
             _export_page(path, selection, format, out)
             return
     try:
-        n = write(path, selection, format, out)
+        with _told(path, selection, format, out) as told:
+            n = write(path, selection, format, out, told=told)
     except ExpressionError as error:
         raise _wrong_where(error) from None
     if out != "-":
         from opd_tui.text import safe
 
         print(f"{n:,} rows are in {safe(out)}.")
+
+
+@contextmanager
+def _told(path: str, selection: Selection, format: str, out: str) -> Iterator[Told | None]:
+    """Of an export that takes long: how much it will be, and then how far it is; on standard error."""
+    import store
+    from opd_tui.export import count
+
+    opened = store.open(path)
+    n = count(opened, selection) if out != "-" else 0
+    if n < _MANY_ROWS:
+        yield None
+        return
+    from rich.console import Console
+
+    from opd_tui.copied import shown
+    from opd_tui.exporting import in_words
+    from opd_tui.text import safe
+
+    print(f"{in_words(n, format)}{'; --where takes some of them' if selection.where else ''}.", file=sys.stderr)
+    with shown(Console(stderr=True), f"Writing {safe(os.path.basename(out))}") as told:
+        yield told
 
 
 def _export_page(path: str, selection: Selection, format: Literal["html", "svg", "png"], out: str) -> None:

@@ -8,25 +8,21 @@ from __future__ import annotations
 import os
 import secrets
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from store import layout, writer
-from store.cut import take_questions
 from store.destination import destination
 from store.errors import StoreError
 from store.parts import PartArrays, concatenate
 from store.place import METADATA, PathLike, is_remote
 from store.reader import Store
 
-#: Questions in a part that is written anew.
-PER_PART = 64
-#: Parts of the sources that are kept in memory: shards of a study take turns question by question.
-_AT_HAND = 4
+#: Questions in a part that is written anew; fewer where they take more than so many bytes, since a part is made in memory.
+PER_PART, PART_BYTES = 64, 32 << 20
 
 Progress = Callable[[int, int], None]  #: questions written, and to write; called once before the first
 
@@ -75,13 +71,14 @@ def copy(
         done = 0
         progress(done, len(origins))
         run = secrets.token_hex(4)
-        cache = _Parts(stores)
         for group in _groups(origins, per_part):
-            part = concatenate([_taken(cache.get(one), one) for one in group])
-            part_id = writer.next_part_id(made, run)
-            writer.publish(made, part_id, part, generation=group[0].generation, nominators=group[0].nominators)
-            done += len(group)
-            progress(done, len(origins))
+            for records in _held(_taken(stores[one.source], one) for one in group):
+                part_id = writer.next_part_id(made, run)
+                writer.publish(
+                    made, part_id, concatenate(records), generation=group[0].generation, nominators=group[0].nominators
+                )
+                done += len(records)
+                progress(done, len(origins))
         _put(made, text)
     return len(origins)
 
@@ -144,26 +141,24 @@ def _groups(origins: Sequence[_Origin], per_part: int) -> list[list[_Origin]]:
     return [same[start : start + per_part] for same in kinds.values() for start in range(0, len(same), per_part)]
 
 
-def _taken(part: PartArrays, origin: _Origin) -> PartArrays:
-    teachers = {one: part.teachers[one] for one in origin.teachers}
-    return take_questions(PartArrays(part.student, teachers, part.made_with), [origin.row])
+def _taken(store: Store, origin: _Origin) -> PartArrays:
+    """One question, read alone: its part may be of any size."""
+    part = store.question_part(origin.part, origin.row)
+    return PartArrays(part.student, {one: part.teachers[one] for one in origin.teachers}, part.made_with)
 
 
-class _Parts:
-    """Parts of the sources, the last few kept in memory."""
-
-    def __init__(self, stores: Sequence[Store]) -> None:
-        self._stores = stores
-        self._kept: OrderedDict[tuple[int, str], PartArrays] = OrderedDict()
-
-    def get(self, origin: _Origin) -> PartArrays:
-        key = (origin.source, origin.part)
-        if key not in self._kept:
-            self._kept[key] = self._stores[origin.source].part(origin.part)
-            while len(self._kept) > max(_AT_HAND, len(self._stores)):
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+def _held(records: Iterator[PartArrays]) -> Iterator[list[PartArrays]]:
+    """Records in groups that memory holds, one at least."""
+    held: list[PartArrays] = []
+    size = 0
+    for record in records:
+        held.append(record)
+        size += sum(array.nbytes for arrays in (record.student, *record.teachers.values()) for array in arrays.values())
+        if size >= PART_BYTES:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
 def _create(made: Path, stores: Sequence[Store], teachers: Collection[str]) -> None:

@@ -19,14 +19,14 @@ def take_questions(part: PartArrays, rows: Sequence[int]) -> PartArrays:
     `part` is whole (see `store.parts.validate`). Raises StoreError where a row would refer to another question.
     """
     owned = _owned("question", np.asarray(rows, np.int64), part.student, STUDENT)
-    width = _width(part.student["child_kind"][owned["node"]])
-    student = _take(part.student, STUDENT, owned, width)
+    columns = width(part.student["child_kind"][owned["node"]])
+    student = _take(part.student, STUDENT, owned, columns)
     teachers = {}
     for teacher, arrays in part.teachers.items():
         theirs = {**owned, **_owned("question", owned["question"], arrays, TEACHER)}
         if "token" in owned:
             theirs |= _owned("token", owned["token"], arrays, TEACHER)
-        teachers[teacher] = _take(arrays, TEACHER, theirs, width)
+        teachers[teacher] = _take(arrays, TEACHER, theirs, columns)
     cut = PartArrays(student, teachers, part.made_with)
     validate(cut)
     return cut
@@ -50,12 +50,13 @@ def _ranges(bounds: Array, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return moved
 
 
-def _width(kind_NK: Array) -> int:
+def width(kind_NK: Array) -> int:
+    """Columns that children take."""
     used = np.flatnonzero((kind_NK != ChildKind.ABSENT).any(axis=0))
     return int(used[-1]) + 1 if len(used) else 1
 
 
-def _take(arrays: Arrays, specs: Mapping[str, ArraySpec], owned: Rows, width: int) -> dict[str, Array]:
+def _take(arrays: Arrays, specs: Mapping[str, ArraySpec], owned: Rows, columns: int) -> dict[str, Array]:
     taken: dict[str, Array] = {}
     for name, spec in specs.items():
         values = arrays[name]
@@ -67,7 +68,7 @@ def _take(arrays: Arrays, specs: Mapping[str, ArraySpec], owned: Rows, width: in
         values = values[owned[spec.dims[0]]]
         if spec.refers:
             values = _moved(values, owned[spec.refers])
-        taken[name] = values[:, :width] if "child" in spec.dims else values
+        taken[name] = values[:, :columns] if "child" in spec.dims else values
     return taken
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from store import layout
 from store.arrays import PAGE_BYTES, Slice
 from store.catalog import Catalog
+from store.cut import width
 from store.errors import StoreError
 from store.inventory import Inventory, nearest, some_of
 from store.node_tables import (
@@ -21,7 +22,8 @@ from store.node_tables import (
 )
 from store.page import Read, Rows, build_question, build_rollout, column_rows, decode_text, node_rows, question_rows, rollout_rows
 from store.part_view import EXTRA, PartView, extra_slices, student_slices, teacher_slices, whole_rows
-from store.parts import Array, PartArrays, check_bounds, check_rows
+from store.parts import SHARED_AXES, Array, PartArrays, check_bounds, check_rows
+from store.question_part import read_group
 from store.schema import STUDENT, TEACHER, FinishReason, ForcedKind
 from store.study_order import build_paths, rows_in_order, study_order
 from store.tables import (
@@ -71,6 +73,35 @@ class Store(Inventory):
         student = {key: next(arrays) for key in STUDENT}
         by_teacher = {teacher: {key: next(arrays) for key in TEACHER} for teacher in teachers}
         return PartArrays(student, by_teacher, frozenset(view.commit.made_with))
+
+    def question_part(self, name: str, row: int) -> PartArrays:
+        """The question in `row` of a part, as a part of its own; `store.parts.validate` says whether it is whole.
+
+        Nothing else of the part is read. Raises StoreError.
+        """
+        catalog = self._catalog
+        view = self._load_views(catalog, [name])[name]
+
+        def of_student(rows: Mapping[str, range]) -> Mapping[str, Array]:
+            return dict(zip(rows, self._arrays.read(student_slices(view.commit, rows)), strict=True))
+
+        student, owned = read_group(view.where, STUDENT, view.commit.counts, {"question": range(row, row + 1)}, of_student)
+        columns = width(student["child_kind"])
+        groups = {"": (student, STUDENT)}
+        shared = {axis: owned[axis] for axis in SHARED_AXES if axis in owned}
+        for teacher in (one.id for one in catalog.teachers if name in catalog.teacher_parts[one.id]):
+            commit = self._teacher_commit(catalog, teacher, view)
+            assert commit is not None
+
+            def of_teacher(rows: Mapping[str, range], teacher: str = teacher, commit: Any = commit) -> Mapping[str, Array]:
+                return dict(zip(rows, self._arrays.read(teacher_slices(teacher, commit, rows)), strict=True))
+
+            groups[teacher] = read_group(f"teacher/{teacher}/{name}", TEACHER, commit.counts, shared, of_teacher)[0], TEACHER
+        narrow = {
+            of: {key: values[:, :columns] if "child" in specs[key].dims else values for key, values in arrays.items()}
+            for of, (arrays, specs) in groups.items()
+        }
+        return PartArrays(narrow.pop(""), narrow, frozenset(view.commit.made_with))
 
     def added_settings(self, teacher: str) -> dict[str, Any]:
         """The settings that a teacher was added with after the study; empty where there are none. Raises StoreError."""
