@@ -13,8 +13,10 @@ from textual.widgets import Input
 from opd_tui.app import OpdTui
 from opd_tui.cli import app as command_line
 from opd_tui.export import Selection, rows
+from opd_tui.exporting import ENDINGS, FORMATS, WHATS, Format, What
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Depth
+from opd_tui.screens.dialog import Dialog
 from opd_tui.screens.export_dialog import ExportDialog
 from opd_tui.screens.help import NAMES, Help, key_name
 from opd_tui.screens.objectives import Objectives
@@ -22,6 +24,7 @@ from opd_tui.screens.teachers import Teachers
 from opd_tui.screens.too_small import TooSmall
 from opd_tui.settings import Settings
 from store import open as open_store
+from tests.conftest import run_opd
 from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
@@ -238,6 +241,79 @@ async def test_everything_in_the_list_is_everything(calm_store: Path, tmp_path: 
         order = screen.order("everything in the list", "all teachers", "jsonl", str(tmp_path / "all.jsonl"))
         assert order.n_rows == sum(1 for _ in rows(open_store(calm_store), Selection()))
         assert order.questions == ()
+
+
+@SIZES
+@pytest.mark.parametrize("key", ["x", "i", "o", "apostrophe"])
+async def test_everything_of_a_dialog_stands_in_its_frame(calm_store: Path, size: tuple[int, int], key: str) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Dialog) and pilot.app.screen is not screen)
+        await pilot.pause()
+        dialog = pilot.app.screen
+        assert isinstance(dialog, Dialog)
+        await until(pilot, lambda: bool(dialog.line.text.strip()))
+        await pilot.pause()
+        frame = dialog.query_one("#dialog")
+        inside = frame.region.shrink(frame.gutter)
+        assert inside in pilot.app.screen.region
+        panes = list(frame.children)
+        assert dialog.line in panes and len(panes) == (3 if dialog.query(Input) else 2)
+        for pane in panes:
+            assert pane.region.height and pane.region in inside
+        assert sum(pane.region.height for pane in panes) == inside.height
+
+
+PAGES = [("html", "this rollout"), ("svg", "this token"), ("npz", "this question"), ("zarr", "this question")]
+
+
+@pytest.mark.parametrize(("format", "what"), PAGES, ids=[format for format, _ in PAGES])
+async def test_the_dialog_writes_what_the_command_writes(calm_store: Path, tmp_path: Path, format: Format, what: What) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
+        await pilot.press(*["right"] * WHATS.index(what), "down", "down", *["right"] * FORMATS.index(format))
+        field = pilot.app.screen.query_one(Input)
+        assert field.value == f"export.{ENDINGS[format]}"
+        out = tmp_path / field.value
+        field.value = str(out)
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: pilot.app.screen is screen)
+        assert screen.keys.sentence is not None and str(out) in screen.keys.sentence
+        place = screen.place
+        assert place is not None
+    words = ["--question", place.question_id]
+    words += ["--rollout", str(place.rollout)] if what in ("this token", "this rollout") else []
+    words += ["--tokens", f"{place.token}:"] if what == "this token" else []
+    there = tmp_path / f"command.{ENDINGS[format]}"
+    done = run_opd("export", calm_store, "--format", format, *words, "-o", there)
+    assert done.returncode == 0, done.stderr
+    if format in ("html", "svg"):
+        assert out.read_text() == there.read_text()
+    elif format == "zarr":
+        assert open_store(out).question(place.question_id).id == place.question_id
+    else:
+        assert out.stat().st_size == there.stat().st_size
+
+
+async def test_what_a_format_cannot_hold_is_said_and_not_written(calm_store: Path, tmp_path: Path) -> None:
+    async with browsing(calm_store, NARROW) as (pilot, screen):
+        for what, format, why in (
+            ("this token", "html", "whole rollouts"),
+            ("this question", "svg", "one place"),
+            ("everything in the list", "png", "one place"),
+            ("this rollout", "zarr", "whole questions"),
+        ):
+            assert why in screen.order(what, "all teachers", format, str(tmp_path / "x")).refusal  # type: ignore[arg-type]
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
+        await pilot.press("down", "down", *["right"] * FORMATS.index("html"))
+        await pilot.pause()
+        assert "a page holds whole rollouts" in picture(pilot)
+        pilot.app.screen.query_one(Input).value = str(tmp_path / "x.html")
+        await pilot.press("tab", "enter")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, ExportDialog) and not list(tmp_path.glob("x*"))
 
 
 async def test_help_has_every_key_and_nothing_else(calm_store: Path) -> None:
