@@ -192,7 +192,8 @@ class BrowseActions(BrowseFinding):
         """An export, as the dialog asks for it. Rows are scored under the objectives that are shown."""
         session, place, catalogue = self.session, self.place, self.session.catalogue
         assert catalogue is not None and place is not None and place.token is not None  # there is a token under the cursor
-        listed = self.questions.questions or catalogue.questions
+        matching = session.questions_by(self.questions.order)
+        listed = matching if matching is not None else catalogue.questions
         question = session.question
         rollouts = question.rollouts if question else ()
         n_rollouts, n_tokens = {

@@ -18,6 +18,7 @@ from opd_tui.screens.guest import Guest, entitle
 from opd_tui.session import Session
 from opd_tui.side_by_side import LEFT, RIGHT, SideBySide
 from opd_tui.text import Safe, fit_tail, safe
+from opd_tui.walk import end_of_ranking
 from opd_tui.widgets.lines import ink, span
 from opd_tui.widgets.sides import ForkPane, Here, SideTokens
 from opd_tui.widgets.strips import Hint, Legend, Track
@@ -62,6 +63,7 @@ class Compare(Guest):
         super().__init__(loader, palette, session)
         self.two = SideBySide(session)
         self._asked: tuple[str, int, int | None] | None = None  #: question, left and right rollout that are awaited
+        self._begin_at: int | None = session.token  #: where one stood in Browse, until that is shown
         self.legend = Legend(id="legend")
         self.sides = (
             SideTokens(partial(self._moved, LEFT), id="left-tokens"),
@@ -117,7 +119,8 @@ class Compare(Guest):
                 if self._asked in (pair, (*pair[:2], None)):
                     by_default = self._asked == (*pair[:2], None)
                     self._asked = None
-                    self.two.show(both)
+                    self.two.show(both, self._begin_at)
+                    self._begin_at = None
                     self.draw()
                     if by_default and not both.opposite:
                         self.say("no rollout of opposite outcome here: this is the nearest other one")
@@ -193,7 +196,7 @@ class Compare(Guest):
         for side in SIDES:
             self.heres[side].here(two.page(side), two.cursors[side], two.colouring(side), self.session.metric, side == two.active)
             self.tracks[side].point(two.cursors[side])
-        self.legend.legend(self.session.metric, self.session.choice, two.colouring(two.active), two.cursors[two.active])
+        self.legend.legend(self.session, two.colouring(two.active), two.cursors[two.active])
 
     def on_resize(self) -> None:
         """What depends on the width is made anew."""
@@ -281,7 +284,8 @@ class Compare(Guest):
 
     def action_worse(self, step: int) -> None:
         """Along the ranking of the metric on this side."""
-        self._move(self.two.worse(step), "no token is ranked beyond this one")
+        noun = "node" if self.session.metric.at_nodes else "token"
+        self._move(self.two.worse(step), end_of_ranking(self.two.colouring(self.two.active), step, noun))
 
     def action_flip(self, step: int) -> None:
         """To the next change of sign on this side."""

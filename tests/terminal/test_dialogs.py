@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from opd_tui.app import OpdTui
+from opd_tui.app import OpdTui, Wish
 from opd_tui.cli import app as command_line
 from opd_tui.export import Selection, rows
 from opd_tui.exporting import ENDINGS, FORMATS, WHATS, Format, What
@@ -18,6 +18,7 @@ from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Depth
 from opd_tui.screens.dialog import Dialog
 from opd_tui.screens.export_dialog import ExportDialog
+from opd_tui.screens.guest import Guest
 from opd_tui.screens.help import NAMES, Help, key_name
 from opd_tui.screens.objectives import Objectives
 from opd_tui.screens.teachers import Teachers
@@ -111,12 +112,12 @@ async def test_any_objective_is_scored_live(calm_store: Path, size: tuple[int, i
 async def test_supports_go_round_and_are_named(calm_store: Path, size: tuple[int, int]) -> None:
     async with browsing(calm_store, size) as (pilot, screen):
         first = screen.session.overview
-        assert "sliced" not in screen.session.choice
+        assert "sliced" not in screen.legend.text
         for support in ("renormalised", "lumped", "sliced"):
             await press(pilot, screen, "S")
             page = screen.session.page
             assert page is not None and page.scores.support == support
-            assert (support in screen.session.choice) == (support != "sliced")
+            assert (support in screen.legend.text) == (support != "sliced")
         assert screen.session.overview is not None and screen.session.overview is not first
 
 
@@ -267,7 +268,7 @@ async def test_everything_of_a_dialog_stands_in_its_frame(calm_store: Path, size
 PAGES = [("html", "this rollout"), ("svg", "this token"), ("npz", "this question"), ("zarr", "this question")]
 
 
-@pytest.mark.parametrize(("format", "what"), PAGES, ids=[format for format, _ in PAGES])
+@pytest.mark.parametrize(("format", "what"), PAGES, ids=[one for one, _ in PAGES])
 async def test_the_dialog_writes_what_the_command_writes(calm_store: Path, tmp_path: Path, format: Format, what: What) -> None:
     async with browsing(calm_store) as (pilot, screen):
         await pilot.press("x")
@@ -298,13 +299,13 @@ async def test_the_dialog_writes_what_the_command_writes(calm_store: Path, tmp_p
 
 async def test_what_a_format_cannot_hold_is_said_and_not_written(calm_store: Path, tmp_path: Path) -> None:
     async with browsing(calm_store, NARROW) as (pilot, screen):
-        for what, format, why in (
+        for what, kind, why in (
             ("this token", "html", "whole rollouts"),
             ("this question", "svg", "one place"),
             ("everything in the list", "png", "one place"),
             ("this rollout", "zarr", "whole questions"),
         ):
-            assert why in screen.order(what, "all teachers", format, str(tmp_path / "x")).refusal  # type: ignore[arg-type]
+            assert why in screen.order(what, "all teachers", kind, str(tmp_path / "x")).refusal  # type: ignore[arg-type]
         await pilot.press("x")
         await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
         await pilot.press("down", "down", *["right"] * FORMATS.index("html"))
@@ -335,6 +336,46 @@ async def test_help_has_every_key_and_nothing_else(calm_store: Path) -> None:
         assert all(does for _, lines in on_top.keys for _, does in lines)
         assert [title for title, _ in on_top.keys][:5] == ["move", "find", "colour", "read", "keep"]
         assert NAMES["apostrophe"] in shown
+
+
+@pytest.mark.parametrize("key", ["c", "g"])
+async def test_a_heading_of_the_help_is_there_once(calm_store: Path, key: str) -> None:
+    async with browsing(calm_store, wish=Wish("q000/0")) as (pilot, _):
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Guest) and pilot.app.screen.settled)
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        on_top = pilot.app.screen
+        assert isinstance(on_top, Help)
+        titles = [title for title, _ in on_top.keys]
+        assert len(set(titles)) == len(titles)
+        assert dict(on_top.keys)["more"] == (("ctrl+l", "draw everything anew"), ("ctrl+p", "all commands"))
+
+
+@SIZES
+async def test_the_help_explains_every_abbreviation(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, _):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        await pilot.pause()
+        on_top = pilot.app.screen
+        assert isinstance(on_top, Help)
+        lines = ["".join(part.text for part in line).rstrip() for line in on_top.lines()]
+        assert max(map(len, lines)) <= on_top.width <= 80
+        begin = lines.index("words and signs")
+        words = {line[2:12].strip() for line in lines[begin + 1 : lines.index("metrics")]}
+        assert {"|S|", "SR", "V", "Adv", "P(+)", "rel", "ΔH", "n", "p_succ", "backed up", "gain ±se", "overlap", "late"} <= words
+        text = " ".join(" ".join(lines[begin:]).split())
+        assert "success-rate range" in text and "size of the support" in text and "entropy of the teacher less" in text
+        assert "so both gradients point along one line: the cosine is +1 or −1" in text
+        sheet = on_top.query_one("#sheet")
+        seen = set()
+        for _ in range(40):
+            seen |= set(picture(pilot).splitlines())
+            await pilot.press("pagedown")
+            await pilot.pause()
+        assert sheet.scroll_offset.y == sheet.max_scroll_y > 0
+        assert any("less that of the student" in line for line in seen)
 
 
 async def test_a_window_that_is_too_small_is_one_sentence(calm_store: Path) -> None:
