@@ -56,7 +56,8 @@ def first_place(questions: Questions, at: str | None) -> tuple[Place | None, str
             wanted.question_id, rollout.index
         ), f"{no_rollout(wanted, question.rollouts)}: this is rollout {rollout.index}"
     if wanted.token is not None and wanted.token >= rollout.n_tokens:
-        return Place(wanted.question_id, rollout.index, rollout.n_tokens - 1), f"{no_token(wanted, rollout)}, this one"
+        last = Place(wanted.question_id, rollout.index, rollout.n_tokens - 1)
+        return last, f"rollout {rollout.index} has no token {wanted.token}: this is its last one, {last.token}"
     return wanted, ""
 
 
