@@ -110,10 +110,10 @@ def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple
             write_picture(path, selection, order.format, order.out)
             return 1, "the picture is"
         case "zarr":
-            from store.copying import copy
+            from opd_tui.copied import slice_of
 
             chosen, teachers = order.questions or None, order.teachers or None
-            n, noun = copy([path], order.out, questions=chosen, teachers=teachers, progress=tell), "question"
+            n, noun = slice_of(path, order.out, chosen, teachers, tell), "question"
         case _:
             from opd_tui.export import write
 
