@@ -84,10 +84,14 @@ def init(
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("study.toml"),
 ) -> None:
     """Write a commented study file."""
+    from compute.errors import StudyError
     from opd_tui.examples import example_study
 
     if example:
-        text = example_study(example)
+        try:
+            text = example_study(example)
+        except StudyError as error:
+            raise typer.BadParameter(str(error)) from None
     else:
         from compute.study.template import study_template
 
@@ -398,6 +402,7 @@ def _failed(error: Exception) -> int:
         return 1
     from compute.errors import ComputeError, Interrupted
     from opd_tui.text import safe
+    from opd_tui.usage import WrongUsage
     from store.errors import StoreError
 
     if _DEBUG and _DEBUG[0]:
@@ -414,9 +419,9 @@ def _failed(error: Exception) -> int:
         if first.isalpha() and first not in sys.argv:  # a path stays as it is
             sentence = sentence[:1].upper() + sentence[1:]
         print(f"opd-tui: {safe(sentence)}", file=sys.stderr)
-    else:
-        print(
-            f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)",
-            file=sys.stderr,
-        )
+        return 2 if isinstance(error, WrongUsage) else 1
+    print(
+        f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)",
+        file=sys.stderr,
+    )
     return 1

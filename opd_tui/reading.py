@@ -185,8 +185,8 @@ class Library:
 
     def warm(self, at: str | None) -> None:
         """Have the page at hand that is wanted first, where it can be read."""
-        with suppress(StoreError, ValueError):
-            place = first_place(self._questions, at)
+        with suppress(StoreError):
+            place, _ = first_place(self._questions, at)
             if place is not None and place.rollout is not None:
                 self.rollout(place.question_id, place.rollout)
 
