@@ -197,7 +197,7 @@ def test_wrong_usage_is_2(words: tuple[str, ...], said: str) -> None:
 )
 def test_what_cannot_be_done_is_one_sentence_and_1(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     kind, out, *more = words
-    code = "from opd_tui.cli import main; main()"
+    code = "from opd_tui.entry import main; main()"
     command = [sys.executable, "-c", code, "decide", str(CHAIN_SUMS), "--kind", kind, "-o", str(tmp_path / out), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1 and said in done.stderr
