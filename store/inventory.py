@@ -49,6 +49,7 @@ class Inventory:
         self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
         self._vocab_size = layout.vocab_size(attributes)
         self._arrays = ArrayReader(self._root, cache_bytes)
+        self._once = ArrayReader(self._root, 0)  # for what is read as a whole: the index, the vocabulary, the nodes of a part
         self._views: dict[str, PartView] = {}
         self._rows: dict[tuple[str, int], QuestionRow] = {}
         self._questions: tuple[Catalog, tuple[QuestionRow, ...]] | None = None  # of which look at the store
@@ -125,7 +126,7 @@ class Inventory:
     def vocab(self) -> Vocab:
         """The tokens as bytes; read once."""
         if self._vocab is None:
-            self._vocab = read_vocab(self._root, self._arrays, self._vocab_size)
+            self._vocab = read_vocab(self._root, self._once, self._vocab_size)
         return self._vocab
 
     def refresh(self) -> bool:
@@ -249,7 +250,7 @@ class Inventory:
             return None
         try:
             if self._index_arrays is None or self._index_arrays[0] != index.folder:
-                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
+                arrays = self._once.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
                 check_head(index, head := dict(zip(INDEX, arrays, strict=True)))
                 self._index_arrays = (index.folder, head)
         except StoreError:
