@@ -50,7 +50,7 @@ class PartOverview(Struct, frozen=True, eq=False):
     worst_MOL: Array
     n_MOL: Int
     gain_MOL: Array
-    sample: Nodes  #: a few questions, to learn from how sure scores are
+    sample: Nodes | None  #: a few questions, to learn from how sure scores are
 
 
 class Overview:
@@ -131,6 +131,7 @@ def score_part(
     alignment_MON, gain_MON = score_in_blocks(nodes, n_sig, support, objectives)
     path_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
     along_MOP = alignment_MON[:, :, paths.node_P]
+    sampled_N = nodes.question_N % sample_every == 0
     mean_MOQ, worst_MOQ, n_MOQ = _by_group(alignment_MON, question_N, len(number_Q))
     mean_MOL, worst_MOL, n_MOL = _by_group(along_MOP, path_P, len(paths.question_L))
     return PartOverview(
@@ -145,7 +146,7 @@ def score_part(
         worst_MOL=worst_MOL,
         n_MOL=n_MOL,
         gain_MOL=group_means(gain_MON[:, :, paths.node_P], path_P, len(paths.question_L)).astype(np.float32),
-        sample=_questions(nodes, nodes.question_N % sample_every == 0),
+        sample=_questions(nodes, sampled_N) if sampled_N.any() else None,
     )
 
 
@@ -165,7 +166,7 @@ def prior_of(
     parts: Sequence[PartOverview], n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
 ) -> Prior | None:
     """How sure scores are, from the samples of the parts; None where there is no node."""
-    samples = [part.sample for part in parts if len(part.sample)]
+    samples = [part.sample for part in parts if part.sample is not None]
     if not samples:
         return None
     nodes = merge_nodes(samples)
