@@ -21,7 +21,7 @@ from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_pref
 from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
-from opd_tui.thrift import share_arenas, trim
+from opd_tui.thrift import trim
 from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
@@ -57,7 +57,6 @@ class Library:
     """An open store with a few pages at hand. One thread asks for pages; another may ask for the overview meanwhile."""
 
     def __init__(self, path: str) -> None:
-        share_arenas()
         self._path = path
         self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)

@@ -266,7 +266,7 @@ def test_weights_of_no_one_teacher_are_wrong_usage(teachers: tuple[str, ...], tm
 
 def failed(words: tuple[str, ...], said: str, exit_code: int, tmp_path: Path) -> None:
     kind, out, *more = words
-    code = "from opd_tui.cli import main; main()"
+    code = "from opd_tui.entry import main; main()"
     command = [sys.executable, "-c", code, "decide", str(CHAIN_SUMS), "--kind", kind, "-o", str(tmp_path / out), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == exit_code and said in done.stderr

@@ -400,14 +400,14 @@ def test_a_terminal_that_cannot_place_its_cursor_is_told_so(
 ) -> None:
     import sys
 
-    from opd_tui import cli
+    from opd_tui import entry
 
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys, "argv", ["opd-tui", "browse", str(calm_store)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        entry.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert command_line is cli.app
