@@ -183,6 +183,8 @@ def _nodes(bank: Bank, row_N: Array, position_N: Array, rng: np.random.Generator
     token = np.concatenate([bank.id_TV[row_N, : CHILDREN - 1], np.full((N, 1), REST_TOKEN)], axis=1)
     stays = np.full((N, CHILDREN), np.nan)
     stays[:, 0] = -rng.exponential(3.0, N)
+    outcome = np.full((N, CHILDREN), 255)
+    outcome[:, 0] = rng.integers(0, 2, N)  # of the path that every node is the last of
     return {
         "node_position": position_N,
         "node_parent": np.full(N, NOWHERE),
@@ -194,7 +196,7 @@ def _nodes(bank: Bank, row_N: Array, position_N: Array, rng: np.random.Generator
         "child_nominated_by": rng.integers(1, 16, (N, CHILDREN)),
         "child_next": np.full((N, CHILDREN), NOWHERE),
         "child_continue_logprob": stays,
-        "child_outcome": np.full((N, CHILDREN), 255),
+        "child_outcome": outcome,
     }
 
 

@@ -48,7 +48,7 @@ def browse(path: str) -> None:
     Bare().run()
 app()
 """
-OURS = "import sys; from opd_tui.cli import main; main()"
+OURS = "from opd_tui.entry import main; main()"
 #: The explorer with a clock that ticks in its event loop and writes down the longest wait between two ticks, at the end.
 CLOCKED = """
 import asyncio, sys, time

@@ -40,7 +40,7 @@ def said():
         if line.startswith("VmHWM"):
             print("PEAK", int(line.split()[1]) / 1024, time.process_time())
 atexit.register(said)
-from opd_tui.cli import main
+from opd_tui.entry import main
 main()
 """
 

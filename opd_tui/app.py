@@ -23,6 +23,7 @@ from opd_tui.palette import Depth, Palette, depth_of
 from opd_tui.screens.opening import Opening
 from opd_tui.screens.too_small import TooSmall, is_too_small
 from opd_tui.settings import DEFAULTS, Settings, load_settings
+from opd_tui.thrift import share_arenas
 from store.errors import StoreError
 
 DARK = Theme(
@@ -228,6 +229,7 @@ def browse(
     """
     wish = Wish(at, teacher, _metric(metric))
     settings = load_settings()
+    share_arenas()
     app = OpdTui(path, wish, settings=settings, restore=settings.restore and not fresh, remember=settings.restore)
     app.run(mouse=settings.mouse)
     if app.failure is not None:

@@ -1,24 +1,19 @@
-"""The command `opd-tui`: one function per word a user types. Errors are caught here, and nowhere below.
+"""The command `opd-tui`: one function per word a user types. Errors are caught in `opd_tui.entry`.
 
-Exit codes: 0 done, 1 failed (one sentence on stderr; --debug shows the traceback), 2 wrong usage,
-130 interrupted and resumable. Imports stay inside the functions: browsing must not load torch, nor anything
-else that it does not show.
+Imports stay inside the functions: browsing must not load torch, nor anything else that it does not show.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opd_tui import import_command, result_commands, store_commands
-from opd_tui.guard import ForeignModule, check_packages
+from opd_tui.entry import DEBUG, Browsing, Failure, explore
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
@@ -47,11 +42,7 @@ LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
     """The microscope for on-policy distillation."""
-    _DEBUG.append(debug)
-
-
-#: Whether --debug was given; the edge below asks after the command is over.
-_DEBUG: list[bool] = []
+    DEBUG.append(debug)
 
 
 @app.command()
@@ -69,11 +60,10 @@ def demo(
     else:
         _compute(folder / "study.toml", out, "", 0)
     if sys.stdout.isatty() and sys.stdin.isatty():
-        _browse(path, None, None, None)
-    else:
-        from opd_tui.summary_table import print_summary
+        raise typer.Exit(explore(Browsing(path)))
+    from opd_tui.summary_table import print_summary
 
-        print_summary(path)
+    print_summary(path)
 
 
 @app.command()
@@ -84,10 +74,14 @@ def init(
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("study.toml"),
 ) -> None:
     """Write a commented study file."""
+    from compute.errors import StudyError
     from opd_tui.examples import example_study
 
     if example:
-        text = example_study(example)
+        try:
+            text = example_study(example)
+        except StudyError as error:
+            raise typer.BadParameter(str(error)) from None
     else:
         from compute.study.template import study_template
 
@@ -97,7 +91,7 @@ def init(
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _Failure(f"{out} cannot be written: {error.strerror}.") from None
+        raise Failure(f"{out} cannot be written: {error.strerror}.") from None
     print(f"{out} is written. Fill it in, look at the prompts with `opd-tui compute {out} --preview`, then compute.")
 
 
@@ -227,7 +221,7 @@ def browse(
         return
     if port:
         raise typer.BadParameter("--port goes with --web.")
-    _browse(path, at, teacher, metric, fresh=fresh)
+    raise typer.Exit(explore(Browsing(path, at, teacher, metric, fresh)))
 
 
 @app.command()
@@ -249,36 +243,11 @@ result_commands.register(app)
 store_commands.register(app)
 
 
-class _Failure(Exception):
-    """A failure of the command itself, in one sentence."""
-
-
-def _browse(path: str, at: str | None, teacher: str | None, metric: str | None, *, fresh: bool = False) -> None:
-    from opd_tui.imports import uncollected
-
-    with uncollected():
-        from opd_tui.app import browse
-        from opd_tui.settings import SettingsError
-
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise _Failure("The explorer needs a terminal; `opd-tui info` and `opd-tui export` do without.")
-    if os.environ.get("TERM", "dumb") in ("", "dumb") and os.name == "posix":
-        raise _Failure(
-            "The explorer needs a terminal that can place its cursor, and TERM names none; set it, for example to "
-            "TERM=xterm-256color, or use `opd-tui info` and `opd-tui export`."
-        )
-    try:
-        code = browse(path, at=at, teacher=teacher, metric=metric, fresh=fresh)
-    except SettingsError as error:
-        raise _Failure(str(error)) from None
-    raise typer.Exit(code)
-
-
 def _require_compute() -> None:
     from opd_tui.examples import extra_missing
 
     if extra_missing():
-        raise _Failure("Computing needs the extra [compute]; install it: pip install 'opd-tui[compute]'.")
+        raise Failure("Computing needs the extra [compute]; install it: pip install 'opd-tui[compute]'.")
 
 
 def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> Setup:
@@ -367,56 +336,3 @@ def _preview(study: Path, device: str) -> None:
         console.print(Rule(Text(safe(who)), align="left"))
         for line in prompt.split("\n"):
             console.print(safe(line), markup=False, highlight=False, soft_wrap=True)
-
-
-class _Stopped(BaseException):
-    """Ctrl-C outside of a computation, where nothing needs to be put away first."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped
-
-
-def main() -> None:
-    """The entry of the console script: every known failure becomes one sentence and an exit code."""
-    _DEBUG.clear()
-    signal.signal(signal.SIGINT, _stop)
-    try:
-        check_packages()
-        app()
-    except _Stopped:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        sys.exit(_failed(error))
-
-
-def _failed(error: Exception) -> int:
-    """Say a known failure in one sentence; let an unknown one show itself."""
-    if isinstance(error, ForeignModule):  # nothing of ours can be imported then
-        print(f"opd-tui: {error}", file=sys.stderr)
-        return 1
-    from compute.errors import ComputeError, Interrupted
-    from opd_tui.text import safe
-    from store.errors import StoreError
-
-    if _DEBUG and _DEBUG[0]:
-        import traceback
-
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            print(safe(line), file=sys.stderr)
-    if isinstance(error, Interrupted):
-        print(safe(str(error)), file=sys.stderr)
-        return 130
-    if isinstance(error, ComputeError | StoreError | _Failure):
-        sentence = str(error)
-        first = sentence.partition(" ")[0]
-        if first.isalpha() and first not in sys.argv:  # a path stays as it is
-            sentence = sentence[:1].upper() + sentence[1:]
-        print(f"opd-tui: {safe(sentence)}", file=sys.stderr)
-    else:
-        print(
-            f"opd-tui: Unexpected {type(error).__name__}: {safe(str(error))} (--debug shows where; please report it)",
-            file=sys.stderr,
-        )
-    return 1

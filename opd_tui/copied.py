@@ -47,6 +47,16 @@ def copy_with_progress(
     return f"{safe(out)} holds {n:,}{of} question{plural} in {n_parts:,} part{'s' if n_parts != 1 else ''}."
 
 
+def slice_of(
+    path: str, out: str, questions: Collection[str] | None, teachers: Collection[str] | None, progress: copying.Progress
+) -> int:
+    """Write questions of the store at `path` into a new store at `out`, told to `progress` alone; return how many.
+
+    Raises StoreError.
+    """
+    return copying.copy([path], out, questions=questions, teachers=teachers, progress=progress)
+
+
 @contextmanager
 def shown(console: Console, doing: str) -> Iterator[copying.Progress]:
     """What tells of questions written, and to write."""

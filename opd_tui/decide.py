@@ -20,6 +20,7 @@ from opd_tui.decide_hashes import NO_TEMPLATE, Hashes
 from opd_tui.decide_rows import Format, Row, Weighted, routing_rows, weight_row, weighted
 from opd_tui.parquet import require_pyarrow
 from opd_tui.text import safe
+from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file
 from store.errors import StoreError
 from store.reader import Store
@@ -50,7 +51,8 @@ def decide(
 ) -> None:
     """Decide about the store at `path`, write the file `out` when it is whole, and say what was found.
 
-    Raises StoreError where the store cannot be read, holds too little to decide, or `out` cannot be written.
+    Raises StoreError where the store cannot be read, holds too little to decide, or `out` cannot be written; WrongUsage for
+    weights of several teachers.
     """
     ending = Path(out).suffix
     if ending == ".parquet":
@@ -108,7 +110,7 @@ def _weights(opened: Store, evidence: Evidence, teachers: Sequence[str], by: By,
     there = [name for name in evidence.scores.teachers if name not in evidence.null_teachers]
     names = list(teachers) or there
     if len(names) != 1:
-        raise ValueError(f"Weights are for one teacher: name it with --teacher ({', '.join(there) or 'every one is a null'}).")
+        raise WrongUsage(f"Weights are for one teacher: name it with --teacher ({', '.join(there) or 'every one is a null'}).")
     found, hashes = weighing(evidence, names[0], by=by, seed=seed), Hashes.of(opened)
     head = {name: getattr(found, name) for name in found.__struct_fields__ if name != "weight_N"}
     head |= {"rule": found.rule if by == "gate" else None, "tokenizer_hash": hashes.tokenizer}

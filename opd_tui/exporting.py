@@ -1,6 +1,6 @@
 """An export that was asked for in the explorer: what is to be written, how much that is about, and the writing itself.
 
-The file is made by `opd_tui.export.write`, as by the command `opd-tui export`.
+The file is made by the functions that the command `opd-tui export` calls.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ What = Literal["this token", "this rollout", "this question", "everything in the
 WHATS: tuple[What, ...] = ("this token", "this rollout", "this question", "everything in the list")
 Teachers = Literal["current teacher", "all teachers"]
 TEACHERS: tuple[Teachers, ...] = ("all teachers", "current teacher")
-Format = Literal["jsonl", "csv", "parquet"]
-FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
+Format = Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"]
+FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet", "npz", "html", "svg", "png", "zarr")
+#: How a file's name ends: a slice in zarr is one file in a .zip.
+ENDINGS: dict[Format, str] = {one: "zip" if one == "zarr" else one for one in FORMATS}
+PICTURES = ("svg", "png")
+#: Rows, scored under any objectives; pages and pictures have those of the study.
+ROWS = ("jsonl", "csv", "parquet", "npz")
 
 #: Bytes of a row, measured on examples/chain_sums, where one token in six is a node: an estimate, and called one.
-BYTES_OF_ROW = {"jsonl": 762, "csv": 465, "parquet": 54, "npz": 40}
+BYTES_OF_ROW = {"jsonl": 762, "csv": 465, "parquet": 54, "npz": 37}
 
 
 def in_words(n_rows: int, format: str) -> str:
@@ -34,12 +39,17 @@ def in_words(n_rows: int, format: str) -> str:
         if size < 1000 or unit == "GB":
             break
         size /= 1000
-    return f"{n_rows:,} rows, about {size:.0f} {unit}" if n_rows != 1 else f"1 row, about {size:.0f} {unit}"
+    return f"{_counted(n_rows, 'row')}, about {size:.0f} {unit}"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' if n != 1 else ''}"
 
 
 class Order(Struct, frozen=True):
     """What to write, and where. Empty tuples and None mean all, as in `opd_tui.export.Selection`."""
 
+    what: What
     questions: tuple[str, ...]
     rollouts: tuple[int, ...]
     teachers: tuple[str, ...]
@@ -48,19 +58,69 @@ class Order(Struct, frozen=True):
     format: Format
     out: str
     n_rows: int
+    n_rollouts: int
+    n_questions: int
 
     @property
     def estimate(self) -> str:
         """How much it will be, in words."""
+        if self.format in PICTURES:
+            return "a picture of this screen at this token" if self.positions else "a picture of this screen at the first node"
+        if self.format == "html":
+            return "a page of " + _counted(self.n_rollouts, "rollout")
+        if self.format == "zarr":
+            return "a store of " + _counted(self.n_questions, "question")
         return in_words(self.n_rows, self.format)
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be written, in one sentence; "" where it can."""
+        if not self.n_rows:
+            return "there is nothing to write: the list is empty"
+        if self.format == "html" and self.what == "this token":
+            return "a page holds whole rollouts: choose this rollout, or more"
+        if self.format in PICTURES and self.what not in ("this token", "this rollout"):
+            return "a picture shows one place: choose this token or this rollout"
+        if self.format == "zarr" and self.what in ("this token", "this rollout"):
+            return "a store holds whole questions: choose this question, or more"
+        return ""
+
+    @property
+    def noun(self) -> str:
+        """What is counted while it is written."""
+        return "questions" if self.format == "zarr" else "rows"
 
 
 def carry_out(path: str, order: Order, tell: Callable[[int, int], None]) -> Exporting:
     """Write the file whole, or not at all. Raises StoreError with a sentence."""
-    from opd_tui.export import Selection, write
     from opd_tui.loader import Exporting
 
+    n, said = _written(path, order, tell)
+    return Exporting(n, n, f"{said} in {safe(os.path.abspath(order.out))}")
+
+
+def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple[int, str]:
+    """How many of what was written, and what is now in the file."""
+    from opd_tui.export import Selection
+
     selection = Selection(order.questions, order.rollouts, order.teachers, order.positions, order.objectives)
-    n = write(path, selection, order.format, order.out, lambda done: tell(done, order.n_rows))
-    rows = "row is" if n == 1 else "rows are"
-    return Exporting(n, n, f"{n:,} {rows} in {safe(os.path.abspath(order.out))}")
+    match order.format:
+        case "html":
+            from opd_tui.html_export import write_html
+
+            n, noun = write_html(path, selection, order.out), "rollout"
+        case "svg" | "png":
+            from opd_tui.picture import write_picture
+
+            write_picture(path, selection, order.format, order.out)
+            return 1, "the picture is"
+        case "zarr":
+            from opd_tui.copied import slice_of
+
+            chosen, teachers = order.questions or None, order.teachers or None
+            n, noun = slice_of(path, order.out, chosen, teachers, tell), "question"
+        case _:
+            from opd_tui.export import write
+
+            n, noun = write(path, selection, order.format, order.out, lambda done: tell(done, order.n_rows)), "row"
+    return n, f"{_counted(n, noun)} {'is' if n == 1 else 'are'}"

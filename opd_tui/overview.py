@@ -3,7 +3,9 @@ for many rollouts than for a few. Imported after the first paint, as `opd_tui.pa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from math import nan
 from typing import Any
 
@@ -48,7 +50,7 @@ class PartOverview(Struct, frozen=True, eq=False):
     worst_MOL: Array
     n_MOL: Int
     gain_MOL: Array
-    sample: Nodes  #: a few questions, to learn from how sure scores are
+    sample: Nodes | None  #: a few questions, to learn from how sure scores are
 
 
 class Overview:
@@ -68,16 +70,10 @@ class Overview:
         self.view = view
         self.share = share
         self.prior = prior
-        shape = len(teachers), len(objectives), 0
-        self._number_Q, self._mean_MOQ, self._worst_MOQ, self._n_MOQ = _joined(
-            parts, shape, "number_Q", "mean_MOQ", "worst_MOQ", "n_MOQ"
-        )
-        number_L, index_L, correct_L, self._mean_MOL, self._worst_MOL, self._n_MOL, gain_MOL = _joined(
-            parts, shape, "number_L", "index_L", "correct_L", "mean_MOL", "worst_MOL", "n_MOL", "gain_MOL"
-        )
-        self._order_Q, self._order_L = np.argsort(self._number_Q), np.argsort(_key(number_L, index_L))
-        self._key_L = _key(number_L, index_L)
-        self._means = _means(self._mean_MOL, gain_MOL, number_L, correct_L) if self.complete else {}
+        self._parts = tuple(parts)  # their columns stay where they are: end to end they would be there twice
+        self._questions = _Rows([part.number_Q for part in parts])
+        self._rollouts = _Rows([_key(part.number_L, part.index_L) for part in parts])
+        self._means = _means(self._parts, len(teachers), len(objectives)) if self.complete else {}
 
     @property
     def complete(self) -> bool:
@@ -91,25 +87,28 @@ class Overview:
 
     def question(self, number: int, teacher: int, objective: int) -> Score:
         """All nodes of a question, nodes that paths share once."""
-        place = _find(self._number_Q, self._order_Q, number)
-        if place is None:
+        found = self._questions.find(number)
+        if found is None:
             return NOTHING
-        at = (teacher, objective, place)
-        return Score(float(self._mean_MOQ[at]), float(self._worst_MOQ[at]), int(self._n_MOQ[at]))
+        part, at = self._parts[found[0]], (teacher, objective, found[1])
+        return Score(float(part.mean_MOQ[at]), float(part.worst_MOQ[at]), int(part.n_MOQ[at]))
 
     def rollout(self, number: int, index: int, teacher: int, objective: int) -> Score:
         """The nodes along a rollout."""
-        place = _find(self._key_L, self._order_L, _key(number, index))
-        if place is None:
+        found = self._rollouts.find(_key(number, index))
+        if found is None:
             return NOTHING
-        at = (teacher, objective, place)
-        return Score(float(self._mean_MOL[at]), float(self._worst_MOL[at]), int(self._n_MOL[at]))
+        part, at = self._parts[found[0]], (teacher, objective, found[1])
+        return Score(float(part.mean_MOL[at]), float(part.worst_MOL[at]), int(part.n_MOL[at]))
 
     def mean_of_number(self, teacher: int, objective: int) -> dict[int, float]:
         """Mean alignment of every question that has one, by its number."""
-        mean_Q = self._mean_MOQ[teacher, objective]
-        scored_Q = np.isfinite(mean_Q)
-        return dict(zip(self._number_Q[scored_Q].tolist(), mean_Q[scored_Q].tolist(), strict=True))
+        mean: dict[int, float] = {}
+        for part in self._parts:
+            mean_Q = part.mean_MOQ[teacher, objective]
+            scored_Q = np.isfinite(mean_Q)
+            mean |= zip(part.number_Q[scored_Q].tolist(), mean_Q[scored_Q].tolist(), strict=True)
+        return mean
 
     def mean(self, teacher: int, objective: int) -> Mean:
         """A teacher over the whole study."""
@@ -132,6 +131,7 @@ def score_part(
     alignment_MON, gain_MON = score_in_blocks(nodes, n_sig, support, objectives)
     path_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
     along_MOP = alignment_MON[:, :, paths.node_P]
+    sampled_N = nodes.question_N % sample_every == 0
     mean_MOQ, worst_MOQ, n_MOQ = _by_group(alignment_MON, question_N, len(number_Q))
     mean_MOL, worst_MOL, n_MOL = _by_group(along_MOP, path_P, len(paths.question_L))
     return PartOverview(
@@ -146,7 +146,7 @@ def score_part(
         worst_MOL=worst_MOL,
         n_MOL=n_MOL,
         gain_MOL=group_means(gain_MON[:, :, paths.node_P], path_P, len(paths.question_L)).astype(np.float32),
-        sample=_questions(nodes, nodes.question_N % sample_every == 0),
+        sample=_questions(nodes, sampled_N) if sampled_N.any() else None,
     )
 
 
@@ -166,7 +166,7 @@ def prior_of(
     parts: Sequence[PartOverview], n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
 ) -> Prior | None:
     """How sure scores are, from the samples of the parts; None where there is no node."""
-    samples = [part.sample for part in parts if len(part.sample)]
+    samples = [part.sample for part in parts if part.sample is not None]
     if not samples:
         return None
     nodes = merge_nodes(samples)
@@ -203,11 +203,21 @@ def _node_of_group(nodes: Nodes) -> Int:
     return np.where(nodes.group_exit_node_G >= 0, nodes.group_exit_node_G, nodes.group_launch_node_G)
 
 
-def _joined(parts: Sequence[PartOverview], shape: tuple[int, int, int], *names: str) -> Iterator[Any]:
-    """Columns of all parts end to end."""
-    for name in names:
-        pieces = [getattr(part, name) for part in parts]
-        yield np.concatenate(pieces, axis=-1) if pieces else np.empty(shape if "MO" in name else 0)
+class _Rows:
+    """Finds rows of many parts by their keys."""
+
+    def __init__(self, keys: Sequence[Int]) -> None:
+        self._key_X = np.concatenate(keys) if keys else np.empty(0, np.int64)
+        self._order_X = np.argsort(self._key_X)
+        self._starts = list(accumulate(map(len, keys), initial=0))
+
+    def find(self, wanted: int) -> tuple[int, int] | None:
+        """Which part, and which of its rows; None where no part has it."""
+        at = int(np.searchsorted(self._key_X, wanted, sorter=self._order_X))
+        if at == len(self._order_X) or self._key_X[place := int(self._order_X[at])] != wanted:
+            return None
+        part = bisect_right(self._starts, place) - 1
+        return part, place - self._starts[part]
 
 
 def _key(number: Any, index: Any) -> Any:
@@ -215,26 +225,26 @@ def _key(number: Any, index: Any) -> Any:
     return (np.int64(1) << 32) * number + index
 
 
-def _find(values: Int, order: Int, wanted: int) -> int | None:
-    """Where `wanted` stands in `values`, which are sorted in `order`; None where it does not."""
-    at = int(np.searchsorted(values, wanted, sorter=order))
-    return int(order[at]) if at < len(order) and values[order[at]] == wanted else None
-
-
-def _means(mean_MOL: Array, gain_MOL: Array, number_L: Int, correct_L: NDArray[np.bool_]) -> Mapping[tuple[int, int], Mean]:
+def _means(parts: Sequence[PartOverview], n_teachers: int, n_objectives: int) -> Mapping[tuple[int, int], Mean]:
     """Mean alignment over questions by teacher and objective, with its interval, the mean gain, and apart by outcome.
 
     As `compute.summary.summarise` has them: for one objective and outcome all teachers on the same questions.
     """
+    if not parts:
+        return {}
     nothing = np.empty(0, np.intp)
-    numbers_Q, question_L = np.unique(number_L, return_inverse=True)
-    averages = Averages(numbers_Q, question_L, nothing, nothing, correct_L.astype(bool))
+    numbers_Q, question_L = np.unique(np.concatenate([part.number_L for part in parts]), return_inverse=True)
+    averages = Averages(numbers_Q, question_L, nothing, nothing, np.concatenate([part.correct_L for part in parts]))
     found: dict[tuple[int, int], dict[Outcome, tuple[Interval, Interval]]] = {}
-    for o in range(mean_MOL.shape[1]):
+    for o in range(n_objectives):
+        alignment_ML, gain_ML = (
+            np.concatenate([column[:, o] for column in columns], axis=-1)
+            for columns in ([part.mean_MOL for part in parts], [part.gain_MOL for part in parts])
+        )
         for outcome in OUTCOMES:
-            alignment_MQ, gain_MQ = (averages.over_questions(one[:, o], outcome) for one in (mean_MOL, gain_MOL))
+            alignment_MQ, gain_MQ = (averages.over_questions(one, outcome) for one in (alignment_ML, gain_ML))
             shared_Q = shared_questions(np.isfinite(alignment_MQ))
-            for m in range(len(mean_MOL)):
+            for m in range(n_teachers):
                 pair = t_interval(alignment_MQ[m, shared_Q]), t_interval(gain_MQ[m, shared_Q])
                 found.setdefault((m, o), {})[outcome] = pair
     return {key: _mean(by["all"], by["correct"][0], by["incorrect"][0]) for key, by in found.items()}

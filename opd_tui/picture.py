@@ -9,6 +9,7 @@ import store
 from opd_tui.export import Selection
 from opd_tui.extras import require
 from opd_tui.place import Place
+from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
 
@@ -19,16 +20,16 @@ ZOOM = 2
 def write_picture(path: str, selection: Selection, format: Literal["svg", "png"], out: str) -> None:
     """Write the screen at the selection's first question, rollout and position, under its first teacher.
 
-    Raises StoreError where more than one of them is named, where the store has none of that name, where the file cannot
-    be written, and where PNG lacks its extra.
+    Raises WrongUsage where more than one of them is named; StoreError where the store has none of that name, where the file
+    cannot be written, and where PNG lacks its extra.
     """
     if format == "png":
         require("resvg_py", "png", "PNG needs")
     for name, given in (("question", selection.questions), ("rollout", selection.rollouts), ("teacher", selection.teachers)):
         if len(given) > 1:
-            raise StoreError(f"A picture shows one {name}; name one with --{name}.")
+            raise WrongUsage(f"A picture shows one {name}; name one with --{name}.")
     if selection.objectives:
-        raise StoreError("A picture shows the study's objectives; leave --objective out.")
+        raise WrongUsage("A picture shows the study's objectives; leave --objective out.")
     place = _place(selection)
     _check(path, selection)  # the explorer itself would open at another place, and say so
     from opd_tui.screenshot import screenshot
@@ -48,10 +49,10 @@ def write_picture(path: str, selection: Selection, format: Literal["svg", "png"]
 def _place(selection: Selection) -> str | None:
     if not selection.questions:
         if selection.rollouts or selection.positions:
-            raise StoreError("A picture of a rollout or of tokens takes the question as well: name it with --question.")
+            raise WrongUsage("A picture of a rollout or of tokens takes the question as well: name it with --question.")
         return None
     if selection.positions and not selection.rollouts:
-        raise StoreError("A picture at a token takes the rollout as well: name it with --rollout.")
+        raise WrongUsage("A picture at a token takes the rollout as well: name it with --rollout.")
     rollout = selection.rollouts[0] if selection.rollouts else None
     return str(Place(selection.questions[0], rollout, selection.positions[0] if selection.positions else None))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from opd_tui.facts import RolloutFacts
     from opd_tui.questions import Questions
 
 #: In place of a rollout's index or a token's position where there is none.
 NOWHERE = -1
+#: Rollouts that a sentence names one by one.
+MOST_NAMED = 12
 
 
 class Place(Struct, frozen=True):
@@ -26,18 +29,48 @@ class Place(Struct, frozen=True):
         return "/".join(str(part) for part in parts if part is not None)
 
 
-def first_place(questions: Questions, at: str | None) -> Place | None:
-    """The place that `at` names, or the first question that was scored; with the rollout to begin with, where there is one.
+def first_place(questions: Questions, at: str | None) -> tuple[Place | None, str]:
+    """The place that `at` names, or the nearest one to it that is there; and in one sentence what is not there, or "".
 
-    None where there is no question. Raises ValueError as `parse_place`.
+    Without `at` the first question that was scored; with the rollout to begin with, where there is one. None where there
+    is no question.
     """
     if not questions:
-        return None
-    place = Place(questions[questions.first_scored()].id) if at is None else parse_place(at, questions.ids)
-    question = questions.get(place.question_id)
-    if place.rollout is not None or question is None:
-        return place
-    return Place(place.question_id, question.first_rollout)
+        return None, ""
+    first = questions[questions.first_scored()]
+    here = Place(first.id, first.first_rollout)
+    if at is None:
+        return here, ""
+    try:
+        wanted = parse_place(at, questions.ids)
+    except ValueError as error:
+        return here, f"{error}: this is {here}"
+    question = questions.get(wanted.question_id)
+    if question is None or not question.rollouts:
+        return wanted, ""
+    if wanted.rollout is None:
+        return Place(wanted.question_id, question.first_rollout), ""
+    rollout = min(question.rollouts, key=lambda one: (abs(one.index - (wanted.rollout or 0)), one.index))
+    if rollout.index != wanted.rollout:
+        return Place(
+            wanted.question_id, rollout.index
+        ), f"{no_rollout(wanted, question.rollouts)}: this is rollout {rollout.index}"
+    if wanted.token is not None and wanted.token >= rollout.n_tokens:
+        last = Place(wanted.question_id, rollout.index, rollout.n_tokens - 1)
+        return last, f"rollout {rollout.index} has no token {wanted.token}: this is its last one, {last.token}"
+    return wanted, ""
+
+
+def no_rollout(place: Place, rollouts: Sequence[RolloutFacts]) -> str:
+    """That a question has no such rollout, and which it has."""
+    indices = [str(one.index) for one in rollouts]
+    there = ", ".join(indices) if len(indices) <= MOST_NAMED else f"{', '.join(indices[:MOST_NAMED])}, ... {indices[-1]}"
+    return f"{place.question_id} has no rollout {place.rollout} in this store; it has {there or 'none'}"
+
+
+def no_token(place: Place, rollout: RolloutFacts) -> str:
+    """That a rollout has no such token, and which is its last one."""
+    return f"rollout {rollout.index} has no token {place.token}; its last one is {rollout.n_tokens - 1}"
 
 
 def parse_place(text: str, questions: Collection[str]) -> Place:
@@ -52,7 +85,7 @@ def parse_place(text: str, questions: Collection[str]) -> Place:
         if name in questions and all(part.isdecimal() for part in numbers):
             return Place(name, *(int(part) for part in numbers))
     raise ValueError(
-        f"there is no place {text!r} in this store: QUESTION/ROLLOUT/TOKEN is wanted, with a question that is finished"
+        f"there is no place {text!r} in this store (QUESTION/ROLLOUT/TOKEN is wanted, with a question that is finished)"
     )
 
 

@@ -62,6 +62,12 @@ class Questions(Sequence[QuestionFacts]):
         start_Q1 = self.listing.rollout_start_Q1
         return int((before_R1[start_Q1[self.places + 1]] - before_R1[start_Q1[self.places]]).sum())
 
+    @property
+    def n_kept(self) -> int:
+        """Rollouts of these questions that the store has."""
+        start_Q1 = self.listing.rollout_start_Q1
+        return int((start_Q1[self.places + 1] - start_Q1[self.places]).sum())
+
     def row(self, question_id: str) -> int | None:
         """Where a question stands in this order; None where it does not."""
         place = self._place_of.get(question_id)

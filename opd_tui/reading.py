@@ -21,7 +21,7 @@ from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_pref
 from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
-from opd_tui.thrift import share_arenas, trim
+from opd_tui.thrift import trim
 from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
@@ -57,7 +57,6 @@ class Library:
     """An open store with a few pages at hand. One thread asks for pages; another may ask for the overview meanwhile."""
 
     def __init__(self, path: str) -> None:
-        share_arenas()
         self._path = path
         self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)
@@ -185,8 +184,8 @@ class Library:
 
     def warm(self, at: str | None) -> None:
         """Have the page at hand that is wanted first, where it can be read."""
-        with suppress(StoreError, ValueError):
-            place = first_place(self._questions, at)
+        with suppress(StoreError):
+            place, _ = first_place(self._questions, at)
             if place is not None and place.rollout is not None:
                 self.rollout(place.question_id, place.rollout)
 

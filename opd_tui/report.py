@@ -19,7 +19,8 @@ from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.findings.shape import ADDED_LATER
 from compute.objectives import parse
 from compute.statistics import Interval
-from opd_tui.text import Safe, cells, safe
+from opd_tui.report_claims import Claim, claims
+from opd_tui.text import Safe, cells, fold, safe
 from store.errors import StoreError
 from store.reader import Store
 
@@ -101,6 +102,7 @@ def print_report(
     """
     opened = store.open(path)
     names, found = found_in(opened, objectives=objectives, support=support, estimator=estimator)
+    said = claims_of(opened, found)
     if as_json:
         head = {
             "schema": SCHEMA,
@@ -110,30 +112,66 @@ def print_report(
             "estimator": estimator,
             "level": 0.95,
         }
-        print(json.dumps({**head, "findings": [finding.to_json() for finding in found]}, ensure_ascii=False))
+        sentences = [{"verdict": one.verdict, "finding": one.finding, "text": one.text} for one in said]
+        findings = [finding.to_json() for finding in found]
+        print(json.dumps({**head, "findings": findings, "claims": sentences}, ensure_ascii=False))
         return
     console = Console()
-    said: set[str] = set()  #: the warnings about teachers that were added later, which every row of theirs has
+    added: set[str] = set()  #: the warnings about teachers that were added later, which every row of theirs has
     for finding in found:
-        rest_on = {_n_questions(row) for row in finding.rows}
-        shared = f"  n = {rest_on.pop()}" if len(rest_on) == 1 else ""
-        console.print(Text.assemble((finding.title, "bold"), (shared, "dim")))
-        for objective in dict.fromkeys(row.objective for row in finding.rows):
-            rows = [row for row in finding.rows if row.objective == objective]
-            if objective and len(names) > 1:
-                console.print(Text(f"objective {safe(objective)}"))
-            console.print(table(finding, rows, counted=not shared, width=console.width))
-            for flag, of in _flags(rows).items():
-                if flag in said:
-                    continue
-                if flag.startswith(_ADDED):
-                    said.add(flag)
-                    whom = "; ".join(dict.fromkeys(safe(row.teacher) for row in rows if flag in row.flags))
-                else:
-                    whom = "; ".join(of)
-                console.print(Text(f"! {whom}: {flag}", "yellow"))
+        _print_finding(console, finding, added, by_objective=len(names) > 1)
         console.print()
-    console.print(Text(_LEGEND, "dim"))
+        about = [one for one in said if one.finding == finding.name and one.verdict != "limit"]
+        for one in about:
+            _print_claim(console, one)
+        if about:
+            console.print()
+    for one in said:
+        if one.verdict == "limit":
+            _print_claim(console, one)
+    console.print()
+    of = f" of the objective {safe(names[0])}" if len(names) > 1 else ""
+    console.print(Text(f"✓: the numbers{of} support the sentence; ?: they do not support one. {_LEGEND}", "dim"))
+
+
+def _print_finding(console: Console, finding: Finding, added: set[str], *, by_objective: bool) -> None:
+    """Its title, its tables and their warnings; of those in `added` only what was not said before."""
+    rest_on = {_n_questions(row) for row in finding.rows}
+    shared = f"  n = {rest_on.pop()}" if len(rest_on) == 1 else ""
+    console.print(Text.assemble((finding.title, "bold"), (shared, "dim")))
+    for objective in dict.fromkeys(row.objective for row in finding.rows):
+        rows = [row for row in finding.rows if row.objective == objective]
+        if objective and by_objective:
+            console.print(Text(f"objective {safe(objective)}"))
+        console.print(table(finding, rows, counted=not shared, width=console.width))
+        for flag, of in _flags(rows).items():
+            if flag in added:
+                continue
+            if flag.startswith(_ADDED):
+                added.add(flag)
+                whom = "; ".join(dict.fromkeys(safe(row.teacher) for row in rows if flag in row.flags))
+            else:
+                whom = "; ".join(of)
+            console.print(Text(f"! {whom}: {flag}", "yellow"))
+
+
+def claims_of(opened: Store, found: Sequence[Finding]) -> list[Claim]:
+    """The sentences that follow from the findings of a store; none where no question is finished."""
+    n_done, n_planned = opened.counts().n_questions_done, len(opened.attributes.question_ids)
+    return claims(found, n_done=n_done, n_planned=n_planned) if n_done else []
+
+
+#: What stands before a sentence, which the legend explains, and its style.
+_MARKS: dict[str, tuple[str, str]] = {"supported": ("✓ ", "bold"), "not supported": ("? ", ""), "limit": ("limit: ", "yellow")}
+
+
+def _print_claim(console: Console, claim: Claim) -> None:
+    """A sentence in lines as wide as the terminal, all but the first indented."""
+    mark, style = _MARKS[claim.verdict]
+    first, *others = fold(Safe(mark + safe(claim.text)), console.width)
+    console.print(Text(first, style))
+    for line in fold(Safe(" ".join(others)), console.width - 2) if others else ():
+        console.print(Text(f"  {line}", style))
 
 
 def found_in(

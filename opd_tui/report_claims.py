@@ -36,6 +36,7 @@ class Claim(Struct, frozen=True):
     verdict: Verdict
     finding: str  #: the name of the finding that it follows from
     text: str
+    code: str = ""  #: what stands between backticks in the text, if anything does: a rule as it is typed
 
 
 def claims(found: Sequence[Finding], *, n_done: int, n_planned: int) -> list[Claim]:
@@ -217,10 +218,10 @@ def _choosing(rows: Sequence[FindingRow]) -> Iterator[Claim]:
                 f"Choosing by {what} seems to bring a gain x 1000 of {1000 * seems.mean:+.1f}; judged by completions that did "
                 f"not choose it adds {gain_text(more)}: more than half of what it seems to add is luck."
             )
-            yield Claim("not supported", "selection_gain", text)
+            yield Claim("not supported", "selection_gain", text, row.group)
         elif more.low > 0.0:
             text = f"Choosing by {what} adds a gain x 1000 of {gain_text(more)}, judged by completions that did not choose."
-            yield Claim("supported", "selection_gain", text)
+            yield Claim("supported", "selection_gain", text, row.group)
 
 
 def _limits(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 import store
 from compute.alignment import Support
@@ -19,6 +20,7 @@ from opd_tui.info import describe
 from opd_tui.report import found_in, lines_of, name_of
 from opd_tui.report_claims import Claim, claims
 from opd_tui.text import Safe, safe
+from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file
 from store.errors import StoreError
 
@@ -73,12 +75,12 @@ def write_report(
 ) -> None:
     """Write the report of the store at `path` to `out`, which ends in .html or .md.
 
-    Raises StoreError where the store cannot be read, where the file cannot be written, and for other endings; and where
-    the plots of an HTML file lack their extra.
+    Raises StoreError where the store cannot be read, where the file cannot be written, and where the plots of an HTML file
+    lack their extra; WrongUsage for other endings.
     """
     ending = Path(out).suffix.lower()
     if ending not in (".html", ".htm", ".md"):
-        raise StoreError(f"A report is written as .html or .md, and {out} ends in neither.")
+        raise WrongUsage(f"A report is written as .html or .md, and {out} ends in neither.")
     if ending == ".md":
         from opd_tui.report_markdown import markdown
 
@@ -109,7 +111,7 @@ def document(path: str, objectives: Sequence[str] = (), support: Support = "slic
             (safe(one["id"]), safe(one["description"] or one["kind"]), safe(one["model"]), safe("null" if one["null"] else ""))
             for one in about["teachers"]
         ),
-        claims=tuple(Claim(one.verdict, one.finding, safe(one.text)) for one in said),
+        claims=tuple(replace(one, text=safe(one.text), code=safe(one.code)) for one in said),
         objective=safe(names[0]),
         sections=tuple(Section(finding, _tables(finding)) for finding in found),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from opd_tui.markup import head, resource
+from opd_tui.report_claims import Claim
 from opd_tui.report_document import LEGEND, VERDICTS, Document, Section, Table
 from opd_tui.report_plots import Plot, plots
 
@@ -25,7 +26,7 @@ def _parts(document: Document) -> Iterator[str]:
         said = [one for one in document.claims if one.verdict == verdict]
         if said:
             yield f"<h2>{heading}</h2>\n<ul>\n"
-            yield from (f'<li class="{_CLASSES[verdict]}">{escape(one.text)}</li>\n' for one in said)
+            yield from (f'<li class="{_CLASSES[verdict]}">{_sentence(one)}</li>\n' for one in said)
             yield "</ul>\n"
     yield f"<p>The sentences and plots are about the objective {escape(document.objective)}. {escape(LEGEND)}</p>\n"
     yield "<h2>What was run</h2>\n"
@@ -35,6 +36,11 @@ def _parts(document: Document) -> Iterator[str]:
     for section in document.sections:
         yield from _section(section, [plot for plot in drawn if plot.finding == section.finding.name])
     yield "</main>\n</body>\n</html>\n"
+
+
+def _sentence(claim: Claim) -> str:
+    before, code, after = claim.text.partition(f"`{claim.code}`") if claim.code else (claim.text, "", "")
+    return f"{escape(before)}<code>{escape(claim.code)}</code>{escape(after)}" if code else escape(claim.text)
 
 
 def _objective(document: Document) -> str:

@@ -5,15 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from opd_tui.report_claims import Claim
 from opd_tui.report_document import LEGEND, VERDICTS, Document, Table
 
-#: What Markdown, or HTML in it, would read as markup; a cell ends at a `|`.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
+#: What Markdown, or HTML in it, would read as markup, wherever it stands; a cell ends at a `|`.
+_SPECIAL = re.compile(
+    r"""
+      [\\`*{}<|~$]                        # always
+    | \[(?![-+]?[0-9.]+,\ [-+]?[0-9.]+\](?![(:\[]))  # but for intervals: [ and what is behind it would be a link
+    | (?<![A-Za-z0-9])_ | _(?![A-Za-z0-9])  # inside of a word it is a letter
+    | &(?=[#A-Za-z])                        # as the beginning of an entity
+    | (?<=[A-Za-z]):(?=//) | (?<=www)\. | @  # where an address would become a link
+    | ^(?:>|[-+](?=\s|$)|\#{1,6}(?=\s|$))  # at the beginning: a quotation, a list, a heading
+    """,
+    re.VERBOSE,
+)
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def escaped(text: str) -> str:
-    """`text` as it is, whatever Markdown would make of it."""
-    return _SPECIAL.sub(r"\\\1", text)
+    """`text` as it is, whatever Markdown would make of it, with as few backslashes as that takes."""
+    return _NUMBERED.sub(r"\1\\\2", _SPECIAL.sub(lambda found: f"\\{found[0]}", text))
+
+
+def code_span(text: str) -> str:
+    """`text` as inline code, whatever it holds."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _sentence(claim: Claim) -> str:
+    before, code, after = claim.text.partition(f"`{claim.code}`") if claim.code else (claim.text, "", "")
+    return f"{escaped(before)}{code_span(claim.code)}{escaped(after)}" if code else escaped(claim.text)
 
 
 def markdown(document: Document) -> str:
@@ -27,7 +51,7 @@ def _lines(document: Document) -> Iterator[str]:
         said = [one for one in document.claims if one.verdict == verdict]
         if said:
             yield f"## {heading}\n"
-            yield from (f"- {escaped(one.text)}" for one in said)
+            yield from (f"- {_sentence(one)}" for one in said)
             yield ""
     yield f"The sentences are about the objective {escaped(document.objective)}. {escaped(LEGEND)}\n"
     yield "## What was run\n"

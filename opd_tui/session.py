@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from opd_tui.colouring import NO_COLOURING, Colouring
 from opd_tui.metrics import METRICS, Metric
-from opd_tui.place import NOWHERE
+from opd_tui.place import NOWHERE, no_rollout, no_token
 from opd_tui.text import Safe
 from opd_tui.view import OWN, View
 from opd_tui.walk import next_of, next_ranked, ranked, sign_flips
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from opd_tui.place import Place
     from opd_tui.questions import Questions
     from opd_tui.values import Sure
+
+#: Whether something is what a filter looks for; "maybe" until all is scanned.
+Match = Literal["yes", "no", "maybe"]
 
 
 class Session:
@@ -40,6 +43,7 @@ class Session:
         self._question: QuestionFacts | None = None
         self._where: Collection[tuple[str, int]] | None = None
         self._matching: frozenset[str] = frozenset()
+        self._all_scanned = True  #: whether what does not match by now never will
         self._colouring: Colouring | None = None
         self._sure: Sure | None = None
         self._walking_at: int | None = None
@@ -72,12 +76,19 @@ class Session:
         self._changed()
 
     def questions_by(self, order: str) -> Questions | None:
-        """The list of questions in one of the orders of `opd_tui.widgets.lists.ORDERS`."""
+        """The questions that match, in one of the orders of `opd_tui.widgets.lists.ORDERS`."""
+        return self._questions_by(order, self._matching)
+
+    def listed_questions(self, order: str) -> Questions | None:
+        """The list of questions: those that match, and the current one even if it does not."""
+        return self._questions_by(order, self._matching | {self.question_id} if self.question_id else self._matching)
+
+    def _questions_by(self, order: str, ids: Collection[str]) -> Questions | None:
         if self.catalogue is None:
             return None
         questions = self.catalogue.questions
         if self._where is not None:
-            questions = questions.among(self._matching)
+            questions = questions.among(ids)
         match order:
             case "success":
                 return questions.by_success()
@@ -101,17 +112,44 @@ class Session:
             return None
         return self.overview.rollout(question.number, rollout.index, self.teacher, self.objective)
 
-    def narrow(self, where: Collection[tuple[str, int]] | None) -> None:
-        """Show only these questions and rollouts (-1: all of the question) in the lists; None: all."""
-        self._where = where
+    def narrow(self, where: Collection[tuple[str, int]] | None, *, all_scanned: bool = True) -> None:
+        """Show only these questions and rollouts (-1: all of the question) in the lists; None: all.
+
+        `all_scanned`: more of them may still come.
+        """
+        self._where, self._all_scanned = where, all_scanned
         self._matching = frozenset(question for question, _ in where or ())
 
-    def shown_rollouts(self, question: QuestionFacts) -> Sequence[RolloutFacts]:
-        """The rollouts in the list: those that match, or all where the question as a whole does, or does not."""
+    def match_of(self, question_id: str, rollout: int | None = None) -> Match:
+        """Whether a question, or a rollout of it, is among what the lists show; "maybe" while more may still come."""
         where = self._where
-        if where is None or question.id not in self._matching or (question.id, NOWHERE) in where:
-            return question.rollouts
-        return [rollout for rollout in question.rollouts if (question.id, rollout.index) in where]
+        if where is None or (question_id in self._matching and (rollout is None or (question_id, NOWHERE) in where)):
+            return "yes"
+        if rollout is not None and (question_id, rollout) in where:
+            return "yes"
+        return "no" if self._all_scanned else "maybe"
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the lists leave out what does not match."""
+        return self._where is not None
+
+    @property
+    def matches_here(self) -> Match:
+        """Whether the rollout that is wanted matches."""
+        return "yes" if self.question_id is None else self.match_of(self.question_id, self.rollout)
+
+    def shown_rollouts(self, question: QuestionFacts) -> Sequence[RolloutFacts]:
+        """The rollouts that match."""
+        return [rollout for rollout in question.rollouts if self.match_of(question.id, rollout.index) == "yes"]
+
+    def listed_rollouts(self, question: QuestionFacts) -> Sequence[RolloutFacts]:
+        """The list of rollouts: those that match, and the current one even if it does not."""
+        return [
+            rollout
+            for rollout in question.rollouts
+            if rollout.index == self.rollout or self.match_of(question.id, rollout.index) == "yes"
+        ]
 
     def check(self, place: Place) -> None:
         """Raise ValueError, in one sentence, where a question has no such rollout or the rollout no such token."""
@@ -120,14 +158,13 @@ class Session:
         index = self.first_rollout(question) if place.rollout is None and question else place.rollout
         rollout = next((one for one in rollouts if one.index == index), None)
         if rollout is None and place.rollout is not None:
-            there = f"{rollouts[0].index} to {rollouts[-1].index}" if rollouts else "none"
-            raise ValueError(f"{place.question_id} has no rollout {place.rollout}; there is {there}")
+            raise ValueError(no_rollout(place, rollouts))
         if place.token is not None and rollout is not None and place.token >= rollout.n_tokens:
-            raise ValueError(f"rollout {rollout.index} has no token {place.token}; its last one is {rollout.n_tokens - 1}")
+            raise ValueError(no_token(place, rollout))
 
     def first_rollout(self, question: QuestionFacts) -> int | None:
-        """The rollout to begin with: one that has nodes, if there is one."""
-        shown = self.shown_rollouts(question)
+        """The rollout to begin with: one that matches and has nodes, if there is one."""
+        shown = self.shown_rollouts(question) or question.rollouts
         first = min(shown, key=lambda rollout: (not rollout.n_nodes, rollout.index), default=None)
         return None if first is None else first.index
 
@@ -208,19 +245,24 @@ class Session:
         if self.catalogue is None:
             return Safe("")
         objective = self.catalogue.objectives[self.objective] if self.objective < self.n_objectives else ""
-        support = "" if self.view.support == OWN.support else f" · {self.view.support}"
         match self.metric.needs:
             case "nothing":
                 return Safe("")
             case "teacher":
                 return self.teacher_label
             case "objective":
-                return Safe(f"{self.teacher_label} · {objective}{support}")
+                return Safe(f"{self.teacher_label} · {objective}")
             case "pair":
                 second = self.label_of(self.second) if self.second is not None else Safe("no second teacher")
-                return Safe(f"{self.teacher_label} − {second} · {objective}{support}")
+                return Safe(f"{self.teacher_label} − {second} · {objective}")
             case "all teachers":
-                return Safe(f"{objective}{support}")
+                return Safe(objective)
+
+    @property
+    def support(self) -> str:
+        """The support where it is not the study's own and the metric depends on it; else nothing."""
+        depends = self.metric.needs in ("objective", "pair", "all teachers")
+        return self.view.support if depends and self.view.support != OWN.support else ""
 
     @property
     def colouring(self) -> Colouring:
@@ -263,8 +305,9 @@ class Session:
         return next_of(self.page.node_positions, self.token, step) if self.page else None
 
     def worse(self, step: int) -> int | None:
-        """Along the order from worst to best. The first step of a walk goes to its end."""
-        found = next_ranked(ranked(self.colouring, self.metric.worst_is_low), self._walking_at, step)
+        """Along the order from worst to best. The first step of a walk goes to its end, or on from there."""
+        order = ranked(self.colouring, self.metric.worst_is_low)
+        found = next_ranked(order, self._walking_at, step, self.token)
         self._walking_at = found if found is not None else self._walking_at
         return found
 

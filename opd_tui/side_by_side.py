@@ -31,11 +31,14 @@ class SideBySide:
         self._colourings: tuple[Colouring, Colouring] | None = None
         self._walking_at: int | None = None
 
-    def show(self, both: Comparison) -> None:
-        """Look at these two, with both cursors where they part."""
+    def show(self, both: Comparison, at: int | None = None) -> None:
+        """Look at these two, at the token `at` of the left one; without it, with both cursors where they part."""
         self.both = both
         self._changed()
         self.to_fork()
+        if at is not None and at < both.left.n_tokens:
+            self.active = LEFT
+            self.move(at)
 
     def to_fork(self) -> None:
         """Both cursors to where the two part, as nearly as there is a token."""
@@ -121,7 +124,8 @@ class SideBySide:
 
     def worse(self, step: int) -> int | None:
         """Along the order from worst to best of the active side."""
-        found = next_ranked(ranked(self.colouring(self.active), self.session.metric.worst_is_low), self._walking_at, step)
+        order = ranked(self.colouring(self.active), self.session.metric.worst_is_low)
+        found = next_ranked(order, self._walking_at, step, self.cursors[self.active])
         self._walking_at = found if found is not None else self._walking_at
         return found
 

@@ -10,7 +10,10 @@ _ARENA_MAX = -8  # a constant of malloc.h
 
 
 def share_arenas() -> None:
-    """Have all threads allocate from the same heap: one for each of TensorStore's threads keeps megabytes that nobody uses."""
+    """Have all threads allocate from the same heap: one for each of TensorStore's threads keeps megabytes that nobody uses.
+
+    To be called before there are threads: a heap that is there already goes on being used.
+    """
     with suppress(OSError, AttributeError):
         _libc().mallopt(_ARENA_MAX, 1)
 

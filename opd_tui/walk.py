@@ -26,14 +26,29 @@ def ranked(colouring: Colouring, worst_is_low: bool) -> list[int]:
     return sorted(there, key=lambda token: (colouring.values[token] if worst_is_low else -colouring.values[token], token))
 
 
-def next_ranked(order: Sequence[int], walking_at: int | None, step: int) -> int | None:
-    """The next one in the order from worst to best. A walk begins at its end: at the worst, or at the best for a step back."""
+def next_ranked(order: Sequence[int], walking_at: int | None, step: int, here: int | None = None) -> int | None:
+    """The next one in the order from worst to best.
+
+    A walk begins at its end: at the worst, or at the best for a step back; who is `here` already goes on from there.
+    """
     if not order:
         return None
     if walking_at is None or walking_at not in order:
-        return order[0] if step > 0 else order[-1]
+        end = order[0] if step > 0 else order[-1]
+        if end != here:
+            return end
+        walking_at = end
     place = order.index(walking_at) + step
     return order[place] if 0 <= place < len(order) else None
+
+
+def end_of_ranking(colouring: Colouring, step: int, noun: str) -> str:
+    """Why there is no further step, in a sentence."""
+    if not any(map(isfinite, colouring.values)):
+        return f"no {noun} here has an estimate to be ranked by"
+    if colouring.scale.names:
+        return "names have no order: there is no worst and no best"
+    return f"last {noun}: none is ranked better" if step > 0 else f"first {noun}: none is ranked worse"
 
 
 def sign_flips(colouring: Colouring) -> list[int]:

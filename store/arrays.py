@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 30
 #: A decoded chunk of a real store is below 1 MB.
 MAX_CHUNK_BYTES = 64 << 20
-#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140. Fewer beside a small cache.
+#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140. Fewer beside a small cache, none
+#: beside none.
 MAX_OPEN, LEAST_OPEN, CACHE_PER_OPEN = 1024, 192, 64 << 10
 #: A process grows by about three times what TensorStore's pool of chunks may take: what its threads free, they keep.
 POOL_SHARE = 3
@@ -63,13 +64,14 @@ class ArrayReader:
     """Open arrays of one store, and one cache of decoded chunks for all of them. Safe to share between threads."""
 
     def __init__(self, root: Place | PathLike, cache_bytes: int) -> None:
+        """`cache_bytes`: what the cache may have the process grow by; 0: nothing is kept, for what is read once."""
         self._root = parse(root)
         self._kvstore = self._root.kvstore()
         self._cache_bytes = cache_bytes
-        self._max_open = min(MAX_OPEN, max(LEAST_OPEN, cache_bytes // CACHE_PER_OPEN))
+        self._max_open = min(MAX_OPEN, max(LEAST_OPEN, cache_bytes // CACHE_PER_OPEN)) if cache_bytes else 0
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
-        self._assumed: set[str] = set()  # of these the metadata were taken from the schema, not from their file
+        self._told: set[str] = set()  # of these the metadata were read from their file, not taken from the schema
 
     def read(self, slices: Sequence[Slice], limit: int = PAGE_BYTES) -> list[Array]:
         """Read all `slices` at once: every read is under way before the first is waited for.
@@ -97,8 +99,7 @@ class ArrayReader:
     def _read_by_itself(self, piece: Slice, failed: Exception) -> Array:
         """Read once more, by what the array says of itself: it may be packed in another way than this version packs."""
         error = failed
-        if piece.key in self._assumed:
-            self._assumed.discard(piece.key)
+        if piece.key not in self._told:
             self._open.pop(piece.key, None)
             handle = self._handles([piece], assume=False)[piece.key]
             try:
@@ -122,7 +123,7 @@ class ArrayReader:
             known = assume and piece.shape is not None
             spec = self._spec(key) | ({"metadata": array_metadata(piece.spec, piece.shape or ())} if known else {})
             futures[key] = tensorstore.open(spec, open=True, read=True, assume_metadata=known, context=context)
-            (self._assumed.add if known else self._assumed.discard)(key)
+            (self._told.discard if known else self._told.add)(key)
         for key, future in futures.items():
             piece = missing[key]
             try:
@@ -131,10 +132,15 @@ class ArrayReader:
                 raise self._failed(piece, METADATA, error) from error
             self._check(piece, handle)
             handles[key] = handle
-        if len(self._open) + len(missing) > self._max_open:
-            self._open = dict(list(self._open.items())[-self._max_open // 2 :])  # the newest
-        self._open.update((key, handles[key]) for key in missing)
+        if self._max_open:
+            self._keep({key: handles[key] for key in missing})
         return handles
+
+    def _keep(self, handles: dict[str, tensorstore.TensorStore]) -> None:
+        """Have these arrays at hand, and of others the newest that there is room for."""
+        if len(self._open) + len(handles) > self._max_open:
+            self._open = dict(list(self._open.items())[-self._max_open // 2 :])
+        self._open.update(handles)
 
     def _spec(self, key: str) -> dict[str, Any]:
         """How an array is opened."""

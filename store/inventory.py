@@ -33,6 +33,9 @@ from store.tables import (
 )
 from store.vocab import Vocab, read_vocab
 
+#: Views cut out of the index that are kept at hand: it takes little to cut them again, and all of a large study take megabytes.
+RECENT_VIEWS = 16
+
 
 class Inventory:
     """A store, as far as it can be known without a page of it. `store.reader.Store` reads the pages."""
@@ -49,7 +52,9 @@ class Inventory:
         self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
         self._vocab_size = layout.vocab_size(attributes)
         self._arrays = ArrayReader(self._root, cache_bytes)
-        self._views: dict[str, PartView] = {}
+        self._once = ArrayReader(self._root, 0)  # for what is read as a whole: the index, the vocabulary, the nodes of a part
+        self._views: dict[str, PartView] = {}  # of parts that no index covers
+        self._recent_views: dict[str, PartView] = {}  # cut out of the index
         self._rows: dict[tuple[str, int], QuestionRow] = {}
         self._questions: tuple[Catalog, tuple[QuestionRow, ...]] | None = None  # of which look at the store
         self._index_arrays: tuple[str, Read] | None = None  # folder of the index, and its arrays
@@ -125,7 +130,7 @@ class Inventory:
     def vocab(self) -> Vocab:
         """The tokens as bytes; read once."""
         if self._vocab is None:
-            self._vocab = read_vocab(self._root, self._arrays, self._vocab_size)
+            self._vocab = read_vocab(self._root, self._once, self._vocab_size)
         return self._vocab
 
     def refresh(self) -> bool:
@@ -218,29 +223,34 @@ class Inventory:
         return scan(self._root, self.attributes.study_hash, self.attributes.teachers, before)
 
     def _load_views(self, catalog: Catalog, names: Iterable[str]) -> dict[str, PartView]:
-        """Views of these parts; the heads of all that are not in memory are read together."""
+        """Views of these parts, out of the index where it has them; the heads of all others are read together."""
         names = tuple(names)
-        self._load_from_index(catalog, names)
-        missing = [catalog.parts[name] for name in names if name not in self._views]
+        found = self._views_in_index(catalog, [name for name in names if name not in self._views])
+        missing = [catalog.parts[name] for name in names if name not in self._views and name not in found]
         slices = [piece for commit in missing for piece in student_slices(commit, head_rows(commit))]
         arrays = iter(self._arrays.read(slices))
         for commit in missing:
             self._views[commit.part] = PartView(commit, {name: next(arrays) for name in HEAD})
-        return {name: self._views[name] for name in names}
+        return {name: found[name] if name in found else self._views[name] for name in names}
 
-    def _load_from_index(self, catalog: Catalog, names: Iterable[str]) -> None:
+    def _views_in_index(self, catalog: Catalog, names: Sequence[str]) -> dict[str, PartView]:
         """Views of those parts that the index covers. An index that is damaged is passed over: it is only a cache."""
         index = catalog.index
-        wanted = [name for name in names if name not in self._views and index is not None and name in index.parts]
-        head = self._index_head(catalog) if wanted else None
+        wanted = [name for name in names if index is not None and name in index.parts]
+        recent = self._recent_views
+        found = {name: recent[name] for name in wanted if name in recent}
+        if len(found) == len(wanted):
+            return found
+        head = self._index_head(catalog)
         if head is None or index is None:
-            return
+            return found
         try:
-            views = {name: PartView(catalog.parts[name], head_of(index, head, name)) for name in wanted}
+            cut = {name: PartView(catalog.parts[name], head_of(index, head, name)) for name in wanted if name not in found}
         except StoreError:
             self._damaged_indexes.add(index.folder)
-        else:
-            self._views.update(views)
+            return found
+        self._recent_views = dict([*recent.items(), *cut.items()][-RECENT_VIEWS:])
+        return found | cut
 
     def _index_head(self, catalog: Catalog) -> Read | None:
         """The arrays of the index; None where there is none that can be used."""
@@ -249,7 +259,7 @@ class Inventory:
             return None
         try:
             if self._index_arrays is None or self._index_arrays[0] != index.folder:
-                arrays = self._arrays.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
+                arrays = self._once.read([Slice(index.folder, name, spec) for name, spec in INDEX.items()])
                 check_head(index, head := dict(zip(INDEX, arrays, strict=True)))
                 self._index_arrays = (index.folder, head)
         except StoreError:

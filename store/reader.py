@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store import layout
-from store.arrays import PAGE_BYTES, Slice
+from store.arrays import Slice
 from store.catalog import Catalog
 from store.cut import width
 from store.errors import StoreError
@@ -69,7 +69,7 @@ class Store(Inventory):
             commit = self._teacher_commit(catalog, teacher, view)
             assert commit is not None
             pieces += teacher_slices(teacher, commit, whole_rows(TEACHER, commit))
-        arrays = iter(self._arrays.read(pieces, STUDY_BYTES))
+        arrays = iter(self._once.read(pieces, STUDY_BYTES))
         student = {key: next(arrays) for key in STUDENT}
         by_teacher = {teacher: {key: next(arrays) for key in TEACHER} for teacher in teachers}
         return PartArrays(student, by_teacher, frozenset(view.commit.made_with))
@@ -246,9 +246,9 @@ class Store(Inventory):
         path_nodes: list[Array] = []
         for view in views:
             nodes, groups, path_node = (range(view.commit.counts.get(axis, 0)) for axis in ("node", "group", "path_node"))
-            read = self._read_page(catalog, view, names, *node_rows(nodes, groups, whole=whole), STUDY_BYTES)
+            read = self._read_page(catalog, view, names, *node_rows(nodes, groups, whole=whole), whole_part=True)
             tables.append(self._nodes_from(catalog, view, nodes, *read))
-            path_nodes += self._arrays.read(student_slices(view.commit, {"path_node": path_node}))
+            path_nodes += self._once.read(student_slices(view.commit, {"path_node": path_node}))
         order = study_order(views, catalog.place)
         taken_N, taken_G = (rows_in_order(views, order, axis) for axis in ("node", "group"))
         table = take_nodes(merge_nodes(tables), taken_N, taken_G)
@@ -293,14 +293,14 @@ class Store(Inventory):
     # How ------------------------------------------------------------------------------------------
 
     def _read_page(
-        self, catalog: Catalog, view: PartView, teachers: Sequence[str], student: Rows, teacher: Rows, limit: int = PAGE_BYTES
+        self, catalog: Catalog, view: PartView, teachers: Sequence[str], student: Rows, teacher: Rows, *, whole_part: bool = False
     ) -> tuple[Read, dict[str, Read | None]]:
         """Rows of the student's part and of each teacher's, all under way at once. None: a teacher that has nothing of it."""
         slices = student_slices(view.commit, student)
         commits = {name: self._teacher_commit(catalog, name, view) for name in teachers}
         for name, commit in commits.items():
             slices += teacher_slices(name, commit, teacher) if commit else []
-        arrays = iter(self._arrays.read(slices, limit))
+        arrays = iter(self._once.read(slices, STUDY_BYTES) if whole_part else self._arrays.read(slices))
         of_student = {name: next(arrays) for name in student}
         return of_student, {name: {key: next(arrays) for key in teacher} if commit else None for name, commit in commits.items()}
 

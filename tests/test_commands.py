@@ -38,7 +38,7 @@ def test_init_from_an_example_computes_anywhere(tmp_path):
     assert run_opd("init", "--from", "chain_sums", cwd=tmp_path).returncode == 0
     done = run_opd("compute", "study.toml", "--preview", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    fails(run_opd("init", "--from", "chain_sum", "-o", "x.toml", cwd=tmp_path), "there are chain_sums")
+    fails(run_opd("init", "--from", "chain_sum", "-o", "x.toml", cwd=tmp_path), "there are chain_sums", code=2)
 
 
 def test_preview_shows_every_prompt_with_its_special_tokens(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import store
-from opd_tui import cli
+from opd_tui import entry
 from store import copying
 from store.writer import add_teacher
 from tests.conftest import run_opd
@@ -47,7 +47,7 @@ def opd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["opd-tui", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            entry.main()
         out, error = capsys.readouterr()
         assert "Traceback" not in error
         return int(end.value.code or 0), out, (error.strip().splitlines() or [""])[-1]

@@ -249,17 +249,27 @@ def test_wrong_usage_is_2(words: tuple[str, ...], said: str) -> None:
     ("words", "said"),
     [
         (("gate", "g.json", "--teacher", "nobody"), "There is no teacher 'nobody'; there is teacher, self-answer"),
-        (("weights", "w.jsonl"), "Weights are for one teacher: name it with --teacher (teacher, self-answer, self-1c)."),
         (("gate", "g.json", "--objective", "dr_grpo"), "is made from completions"),
         (("gate", "nowhere/g.json"), "cannot be written: No such file or directory."),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_1(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    failed(words, said, 1, tmp_path)
+
+
+@pytest.mark.parametrize("teachers", [(), ("teacher", "self-1c")])
+def test_weights_of_no_one_teacher_are_wrong_usage(teachers: tuple[str, ...], tmp_path: Path) -> None:
+    named = [word for name in teachers for word in ("--teacher", name)]
+    said = "Weights are for one teacher: name it with --teacher (teacher, self-answer, self-1c)."
+    failed(("weights", "w.jsonl", *named), said, 2, tmp_path)
+
+
+def failed(words: tuple[str, ...], said: str, exit_code: int, tmp_path: Path) -> None:
     kind, out, *more = words
-    code = "from opd_tui.cli import main; main()"
+    code = "from opd_tui.entry import main; main()"
     command = [sys.executable, "-c", code, "decide", str(CHAIN_SUMS), "--kind", kind, "-o", str(tmp_path / out), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 1 and said in done.stderr
+    assert done.returncode == exit_code and said in done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("opd-tui: ") and not done.stdout
     assert not list(tmp_path.iterdir())
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from compute.findings import Finding, FindingRow
 from compute.statistics import Interval
 from opd_tui.report import table
+from opd_tui.report_document import document
 from tests.conftest import run_opd
 from tests.synthetic import write_store
 
@@ -126,3 +127,22 @@ def test_supports_differ_and_the_json_says_which(computed: Path) -> None:
     assert (sliced["support"], sliced["estimator"], sliced["level"]) == ("sliced", "backup", 0.95)
     assert lumped["support"] == "lumped"
     assert sliced["findings"][0] != lumped["findings"][0]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_the_sentences_of_the_files_stand_below_their_tables(made: Path, found: dict[str, Any], columns: int) -> None:
+    said = document(str(made), ["reverse_kl"]).claims
+    assert len(said) > 5
+    text = report(made, columns)
+    flat = " ".join(text.split())
+    titles = {name: finding["title"] for name, finding in found.items()}
+    for one in said:
+        mark = {"supported": "✓ ", "not supported": "? ", "limit": "limit: "}[one.verdict]
+        whole = mark + one.text
+        assert " ".join(whole.split()) in flat
+        if one.verdict != "limit":
+            assert flat.index(titles[one.finding]) < flat.index(" ".join(whole.split()))
+    as_json = json.loads(run_opd("report", made, "--objective", "reverse_kl", "--json").stdout)
+    assert [(one["verdict"], one["finding"], one["text"]) for one in as_json["claims"]] == [
+        (one.verdict, one.finding, one.text) for one in said
+    ]

@@ -7,16 +7,17 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
 import store
 from opd_tui.report_document import VERDICTS, document, write_report
-from opd_tui.report_markdown import escaped
+from opd_tui.report_markdown import code_span, escaped
 from store.errors import StoreError
 from tests import synthetic
 from tests.conftest import ROOT, run_opd
@@ -50,7 +51,7 @@ def test_nothing_is_fetched_run_or_made_of_data(files: tuple[str, str]) -> None:
     names = set(re.findall(r"<([a-zA-Z][\w:-]*)", html))
     assert names <= {
         *("html", "head", "meta", "title", "link", "style", "body", "main", "h1", "h2", "p", "ul", "li", "table", "caption"),
-        *("thead", "tbody", "tr", "th", "td", "section", "figure", "figcaption", "div"),
+        *("thead", "tbody", "tr", "th", "td", "section", "figure", "figcaption", "div", "code"),
         *("svg", "desc", "g", "path", "defs", "use", "text", "clipPath", "rect", "tspan", "image", "linearGradient", "stop"),
     }
     without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
@@ -81,7 +82,8 @@ def test_both_say_the_sentences_and_every_number_of_the_terminal(made: Path, fil
     said = document(str(made)).claims
     assert {one.verdict for one in said} <= set(VERDICTS) and len(said) > 5
     for one in said:
-        assert f">{one.text}</li>" in unescape(html) and f"- {escaped(one.text)}\n" in markdown
+        plain = unescape(re.sub("</?code>", "`", html))
+        assert f">{one.text}</li>" in plain and f"- {one.text}" in rendered(markdown)
     found: dict[str, Any] = json.loads(run_opd("report", made, "--json").stdout)
     for finding in found["findings"]:
         assert finding["title"] in html and finding["title"] in markdown
@@ -91,6 +93,54 @@ def test_both_say_the_sentences_and_every_number_of_the_terminal(made: Path, fil
                 continue
             text = f"{1000 * value['mean']:+.1f} [{1000 * value['low']:+.1f}, {1000 * value['high']:+.1f}]"
             assert text in html and escaped(text) in markdown
+
+
+def rendered(markdown: str) -> str:
+    """What a reader of the Markdown sees, items of lists on lines of their own, code between backticks."""
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
+    html = re.sub("<li>(<p>)?", "- ", re.sub("</?code>", "`", html))
+    return unescape(re.sub("<[^>]*>", "", html))
+
+
+HOSTILE = (
+    *(HOSTILE_TEACHER, "*a* _b_ __c__ ~~d~~ `e`", "[a](http://b) ![c](d) [e]: f [1, 2](g)", "[+1.0, -2.0] of [x]"),
+    *(
+        "# a",
+        "> a",
+        "- a",
+        "+ a",
+        "1. a",
+        "2) a",
+        "====",
+        "a_b_c",
+        "<b>&amp;&lt;</b>",
+        "a|b",
+        "```",
+        "`` ` ``",
+        "\\\\_a\\",
+        "$x$",
+    ),
+    "https://evil.example www.evil.example me@evil.example",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_name_becomes_markup_and_none_is_changed(text: str) -> None:
+    for source in (f"- {escaped(text)}", f"| a |\n|---|\n| {escaped(text)} |", f"# {escaped(text)}"):
+        html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(source)
+        assert set(re.findall(r"</?(\w+)", html)) <= {"ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "h1"}
+        assert " ".join(text.split()) in " ".join(unescape(re.sub("<[^>]*>", "", html)).split())
+    html = MarkdownIt("commonmark").render(f"a {code_span(text)} b")
+    assert html == f"<p>a <code>{escape(text, quote=False).replace(chr(34), '&quot;')}</code> b</p>\n"
+
+
+def test_what_is_no_markup_has_no_backslash(files: tuple[str, str]) -> None:
+    assert escaped("the gain is +27.0 [+5.9, +48.1] for null_t0.7, p >= 0.5 & so on!") == (
+        "the gain is +27.0 [+5.9, +48.1] for null_t0.7, p >= 0.5 & so on!"
+    )
+    assert code_span("alignment >= 0") == "`alignment >= 0`"
+    claims = "\n".join(line for line in files[1].split("## What was run")[0].splitlines() if "ext" not in line)
+    assert "`" not in re.sub(r"`[^`\\]+`", "", claims) and "\\`" not in claims
 
 
 def test_what_was_run_is_said(files: tuple[str, str]) -> None:
@@ -112,13 +162,13 @@ def test_tables_of_markdown_have_one_width(files: tuple[str, str]) -> None:
 
 
 def test_what_cannot_be_written_is_one_sentence_and_no_file(made: Path, tmp_path: Path) -> None:
-    for path, out, sentence in (
-        (made, tmp_path / "r.pdf", "is written as .html or .md"),
-        (made, tmp_path / "none" / "r.md", "cannot be written"),
-        (tmp_path / "none.zarr", tmp_path / "r.html", "There is no store"),
+    for path, out, sentence, code in (
+        (made, tmp_path / "r.pdf", "is written as .html or .md", 2),
+        (made, tmp_path / "none" / "r.md", "cannot be written", 1),
+        (tmp_path / "none.zarr", tmp_path / "r.html", "There is no store", 1),
     ):
         done = run_opd("report", path, "-o", out)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1) and sentence in done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1) and sentence in done.stderr
     assert run_opd("report", made, "-o", tmp_path / "r.md", "--json").returncode == 2
     assert not list(tmp_path.iterdir())
 

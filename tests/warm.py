@@ -86,6 +86,6 @@ if __name__ == "__main__":
         importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    from opd_tui.cli import main
+    from opd_tui.entry import main
 
     main()

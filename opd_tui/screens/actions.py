@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 
 from opd_tui.bookmarks import Bookmark, Bookmarks
 from opd_tui.copying import Copying, keep
-from opd_tui.exporting import Format, Order, Teachers, What
+from opd_tui.exporting import PICTURES, ROWS, Format, Order, Teachers, What
 from opd_tui.loader import Answer, Copied, Exporting, Loader
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Palette
@@ -189,28 +189,33 @@ class BrowseActions(BrowseFinding):
         self.app.push_screen(ExportDialog(self.order, self.loader.export, self.palette))
 
     def order(self, what: What, teachers: Teachers, format: Format, out: str) -> Order:
-        """An export, as the dialog asks for it. The rows are scored under the objectives that are shown."""
+        """An export, as the dialog asks for it. Rows are scored under the objectives that are shown."""
         session, place, catalogue = self.session, self.place, self.session.catalogue
         assert catalogue is not None and place is not None and place.token is not None  # there is a token under the cursor
-        listed = self.questions.questions or catalogue.questions
+        matching = session.questions_by(self.questions.order)
+        listed = matching if matching is not None else catalogue.questions
         question = session.question
         rollouts = question.rollouts if question else ()
-        n_tokens = {
-            "this token": 1,
-            "this rollout": session.page.n_tokens if session.page else 0,
-            "this question": sum(one.n_tokens for one in rollouts),
-            "everything in the list": listed.n_tokens,
+        n_rollouts, n_tokens = {
+            "this token": (1, 1),
+            "this rollout": (1, session.page.n_tokens if session.page else 0),
+            "this question": (len(rollouts), sum(one.n_tokens for one in rollouts)),
+            "everything in the list": (listed.n_kept, listed.n_tokens),
         }[what]
         everything = () if len(listed) == len(catalogue.questions.ids) else tuple(one.id for one in listed)
+        one_teacher = teachers == "current teacher" or format in PICTURES
         return Order(
+            what=what,
             questions=everything if what == "everything in the list" else (place.question_id,),
             rollouts=(place.rollout,) if what in ("this token", "this rollout") and place.rollout is not None else (),
-            teachers=() if teachers == "all teachers" else (catalogue.teachers[session.teacher].id,),
+            teachers=(catalogue.teachers[session.teacher].id,) if one_teacher else (),
             positions=(place.token, place.token + 1) if what == "this token" else None,
-            objectives=catalogue.spellings if session.view.objectives else (),
+            objectives=catalogue.spellings if session.view.objectives and format in ROWS else (),
             format=format,
             out=out,
-            n_rows=n_tokens * (len(catalogue.teachers) if teachers == "all teachers" else 1),
+            n_rows=n_tokens * (1 if one_teacher else len(catalogue.teachers)),
+            n_rollouts=n_rollouts,
+            n_questions=len(listed) if what == "everything in the list" else 1,
         )
 
     def take_export(self, found: Exporting | str) -> None:

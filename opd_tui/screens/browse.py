@@ -37,6 +37,7 @@ from opd_tui.session import Session
 from opd_tui.settings import DEFAULTS, Settings
 from opd_tui.text import Safe, safe
 from opd_tui.view import View
+from opd_tui.walk import end_of_ranking
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
@@ -223,11 +224,9 @@ class Browse(BrowseActions):
         if not catalogue.questions:
             self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
             return
-        try:
-            place = first_place(catalogue.questions, self._at)
-        except ValueError as error:
-            self.say(str(error))
-            place = first_place(catalogue.questions, None)
+        place, missing = first_place(catalogue.questions, self._at)
+        if missing:
+            self.say(missing)
         assert place is not None  # there is a question
         self.go(place)
 
@@ -262,8 +261,7 @@ class Browse(BrowseActions):
             return
         index = self.session.first_rollout(question) if place.rollout is None else place.rollout
         self.session.rollout = index
-        self.questions.point(place.question_id)
-        self.show_rollouts()
+        self.point_lists()
         if index is None:
             self._request = self._answered = 0
             self.session.leave()
@@ -338,7 +336,8 @@ class Browse(BrowseActions):
 
     def action_worse(self, step: int) -> None:
         """Along the ranking of the metric."""
-        self._move(self.session.worse(step), "no token is ranked beyond this one")
+        noun = "node" if self.session.metric.at_nodes else "token"
+        self._move(self.session.worse(step), end_of_ranking(self.session.colouring, step, noun))
 
     def action_flip(self, step: int) -> None:
         """To the next change of sign."""
@@ -381,7 +380,8 @@ class Browse(BrowseActions):
         """The next rollout of the question."""
         index = self.session.rollout_after(step)
         if index is None:
-            self.say("no further rollout of this question")
+            further = "no further rollout of this question"
+            self.say(f"{further} matches: f and F go to matches" if self.session.is_narrowed else further)
         else:
             self.open(index)
 

@@ -73,7 +73,10 @@ class BrowseFinding(BrowseView):
         """The filter has found more, or is another one."""
         applied = self.filtering.applied
         whole = applied is not None and applied.query.within is None
-        self.session.narrow(applied.matches.where if applied is not None and whole else None)
+        if applied is not None and whole:
+            self.session.narrow(applied.matches.where, all_scanned=applied.over)
+        else:
+            self.session.narrow(None)
         self.show_lists()
         self.show_header()
 

@@ -127,22 +127,32 @@ class BrowseView(Screen[None]):
     def show_lists(self) -> None:
         """Both lists, their cursors where the session is."""
         session = self.session
-        questions = session.questions_by(self.questions.order)
-        if questions is None or session.catalogue is None:
+        matching = session.questions_by(self.questions.order)
+        listed = session.listed_questions(self.questions.order) if session.is_narrowed else matching
+        if matching is None or listed is None or session.catalogue is None:
             return
         n = len(session.catalogue.questions)
-        self.questions.show(questions, session.score_of_question, self.questions.order, session.question_id)
+        self.questions.show(listed, session.score_of_question, self.questions.order, session.question_id, session.match_of)
         order = f"by {self.questions.order}" if self.questions.order != ORDERS[0] else ""
-        entitle(self.questions, Safe(f"questions {len(questions)}{f' of {n}' if len(questions) < n else ''}"), Safe(order))
+        entitle(self.questions, Safe(f"questions {len(matching)}{f' of {n}' if len(matching) < n else ''}"), Safe(order))
         self.show_rollouts()
+
+    def point_lists(self) -> None:
+        """The session went to another question or rollout: the cursors of the lists go there."""
+        if self.session.is_narrowed:
+            self.show_lists()  # the current one stands in them whether or not it matches
+        else:
+            if self.session.question_id is not None:
+                self.questions.point(self.session.question_id)
+            self.show_rollouts()
 
     def show_rollouts(self) -> None:
         """The rollouts of the current question."""
         session, question = self.session, self.session.question
         if question is not None:
-            rollouts, n = session.shown_rollouts(question), len(question.rollouts)
-            self.rollouts.show(rollouts, session.score_of_rollout, session.rollout)
-            some = f"{len(rollouts)} of {n} " if len(rollouts) < n else ""
+            n_matching, n = len(session.shown_rollouts(question)), len(question.rollouts)
+            self.rollouts.show(session.listed_rollouts(question), session.score_of_rollout, session.rollout, session.matches_here)
+            some = f"{n_matching} of {n} " if n_matching < n else ""
             entitle(self.rollouts, Safe(f"{some}rollouts of {fit_tail(question.label, 10).strip()}"))
 
     def show_page(self, note: Safe = NO_NOTE) -> None:
@@ -191,7 +201,7 @@ class BrowseView(Screen[None]):
     def show_token(self) -> None:
         """Another token."""
         session = self.session
-        self.legend.legend(session.metric, session.choice, session.colouring, session.token)
+        self.legend.legend(session, session.colouring, session.token)
         self.track.point(session.token)
         self.follow()
 

@@ -16,6 +16,7 @@ from opd_tui.metrics import METRICS
 from opd_tui.numbers import count, signed, signed_interval
 from opd_tui.palette import Palette
 from opd_tui.place import Place
+from opd_tui.screens.groups import COLOUR, READ
 from opd_tui.screens.guest import Guest, entitle
 from opd_tui.session import Session
 from opd_tui.text import Safe, fold, safe
@@ -42,11 +43,11 @@ class Charts(Guest):
     """One chart at a time, with the list of its marks."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("g,tab,right", "chart(1)", "next chart"),
-        Binding("G,shift+tab,left", "chart(-1)", "previous chart"),
-        Binding("t", "teacher(1)", "next teacher"),
-        Binding("T", "teacher(-1)", "previous teacher"),
-        *(Binding(str(number), f"objective({number - 1})", f"objective {number}") for number in range(1, 10)),
+        Binding("g,tab,right", "chart(1)", "next chart", group=READ),
+        Binding("G,shift+tab,left", "chart(-1)", "previous chart", group=READ),
+        Binding("t", "teacher(1)", "next teacher", group=COLOUR),
+        Binding("T", "teacher(-1)", "previous teacher", group=COLOUR),
+        *(Binding(str(number), f"objective({number - 1})", f"objective {number}", group=COLOUR) for number in range(1, 10)),
     ]
 
     def __init__(self, loader: Loader, palette: Palette, session: Session) -> None:

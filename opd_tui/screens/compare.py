@@ -14,10 +14,12 @@ from textual.containers import Container, Vertical
 from opd_tui.loader import COMPARE, Answer, Compared, Failed, Loader, Surveyed
 from opd_tui.pairing import Fork
 from opd_tui.palette import Palette
+from opd_tui.screens.groups import COLOUR, MOVE, READ
 from opd_tui.screens.guest import Guest, entitle
 from opd_tui.session import Session
 from opd_tui.side_by_side import LEFT, RIGHT, SideBySide
 from opd_tui.text import Safe, fit_tail, safe
+from opd_tui.walk import end_of_ranking
 from opd_tui.widgets.lines import ink, span
 from opd_tui.widgets.sides import ForkPane, Here, SideTokens
 from opd_tui.widgets.strips import Hint, Legend, Track
@@ -34,34 +36,35 @@ class Compare(Guest):
     """The current rollout on the left; on the right the nearest one of opposite outcome, or any other."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab,shift+tab", "side", "the other side"),
-        Binding("r", "other(1, 1)", "next rollout on the right"),
-        Binding("R", "other(1, -1)", "previous rollout on the right"),
-        Binding("e", "other(0, 1)", "next rollout on the left"),
-        Binding("E", "other(0, -1)", "previous rollout on the left"),
-        Binding("o", "opposite", "nearest rollout of opposite outcome on the right"),
-        Binding("L", "lock", "how both sides move together"),
-        Binding("f", "fork", "to the fork"),
-        Binding("n", "node(1)", "next node"),
-        Binding("N", "node(-1)", "previous node"),
-        Binding("right_square_bracket", "worse(1)", "next worst"),
-        Binding("left_square_bracket", "worse(-1)", "next best"),
-        Binding("w", "flip(1)", "next change of sign"),
-        Binding("W", "flip(-1)", "previous change of sign"),
-        Binding("m", "metric(1)", "next metric"),
-        Binding("M", "metric(-1)", "previous metric"),
-        Binding("t", "teacher(1)", "next teacher"),
-        Binding("T", "teacher(-1)", "previous teacher"),
-        *(Binding(str(number), f"objective({number - 1})", f"objective {number}") for number in range(1, 10)),
-        Binding("u", "marks", "marks under tokens"),
-        Binding("v", "whitespace", "glyphs for whitespace"),
-        Binding("enter", "open", "open this place in Browse"),
+        Binding("tab,shift+tab", "side", "the other side", group=MOVE),
+        Binding("r", "other(1, 1)", "next rollout on the right", group=READ),
+        Binding("R", "other(1, -1)", "previous rollout on the right", group=READ),
+        Binding("e", "other(0, 1)", "next rollout on the left", group=READ),
+        Binding("E", "other(0, -1)", "previous rollout on the left", group=READ),
+        Binding("o", "opposite", "nearest rollout of opposite outcome on the right", group=READ),
+        Binding("L", "lock", "how both sides move together", group=MOVE),
+        Binding("f", "fork", "to the fork", group=MOVE),
+        Binding("n", "node(1)", "next node", group=MOVE),
+        Binding("N", "node(-1)", "previous node", group=MOVE),
+        Binding("right_square_bracket", "worse(1)", "next worst", group=MOVE),
+        Binding("left_square_bracket", "worse(-1)", "next best", group=MOVE),
+        Binding("w", "flip(1)", "next change of sign", group=MOVE),
+        Binding("W", "flip(-1)", "previous change of sign", group=MOVE),
+        Binding("m", "metric(1)", "next metric", group=COLOUR),
+        Binding("M", "metric(-1)", "previous metric", group=COLOUR),
+        Binding("t", "teacher(1)", "next teacher", group=COLOUR),
+        Binding("T", "teacher(-1)", "previous teacher", group=COLOUR),
+        *(Binding(str(number), f"objective({number - 1})", f"objective {number}", group=COLOUR) for number in range(1, 10)),
+        Binding("u", "marks", "marks under tokens", group=COLOUR),
+        Binding("v", "whitespace", "glyphs for whitespace", group=COLOUR),
+        Binding("enter", "open", "open this place in Browse", group=READ),
     ]
 
     def __init__(self, loader: Loader, palette: Palette, session: Session) -> None:
         super().__init__(loader, palette, session)
         self.two = SideBySide(session)
         self._asked: tuple[str, int, int | None] | None = None  #: question, left and right rollout that are awaited
+        self._begin_at: int | None = session.token  #: where one stood in Browse, until that is shown
         self.legend = Legend(id="legend")
         self.sides = (
             SideTokens(partial(self._moved, LEFT), id="left-tokens"),
@@ -117,7 +120,8 @@ class Compare(Guest):
                 if self._asked in (pair, (*pair[:2], None)):
                     by_default = self._asked == (*pair[:2], None)
                     self._asked = None
-                    self.two.show(both)
+                    self.two.show(both, self._begin_at)
+                    self._begin_at = None
                     self.draw()
                     if by_default and not both.opposite:
                         self.say("no rollout of opposite outcome here: this is the nearest other one")
@@ -193,7 +197,7 @@ class Compare(Guest):
         for side in SIDES:
             self.heres[side].here(two.page(side), two.cursors[side], two.colouring(side), self.session.metric, side == two.active)
             self.tracks[side].point(two.cursors[side])
-        self.legend.legend(self.session.metric, self.session.choice, two.colouring(two.active), two.cursors[two.active])
+        self.legend.legend(self.session, two.colouring(two.active), two.cursors[two.active])
 
     def on_resize(self) -> None:
         """What depends on the width is made anew."""
@@ -281,7 +285,8 @@ class Compare(Guest):
 
     def action_worse(self, step: int) -> None:
         """Along the ranking of the metric on this side."""
-        self._move(self.two.worse(step), "no token is ranked beyond this one")
+        noun = "node" if self.session.metric.at_nodes else "token"
+        self._move(self.two.worse(step), end_of_ranking(self.two.colouring(self.two.active), step, noun))
 
     def action_flip(self, step: int) -> None:
         """To the next change of sign on this side."""

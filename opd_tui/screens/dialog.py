@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
@@ -19,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class Dialog(ModalScreen[Result | None], Generic[Result]):
-    """Rows to choose from, and a line of keys below them. Esc goes back with nothing."""
+    """Rows to choose from, and a line of keys below them, in one frame. Esc goes back with nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "leave", "back")]
 
@@ -30,10 +31,15 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
         self.line = Panel(id="dialog-line")
 
     def compose(self) -> ComposeResult:
-        """The rows."""
-        self.rows.border_title = Content(self._heading)
-        self.rows.border_subtitle = Content("esc goes back")
+        """The frame, and everything in it."""
         self.rows.add_class("dialog-rows")
+        with Vertical(id="dialog") as frame:
+            frame.border_title = Content(self._heading)
+            frame.border_subtitle = Content("esc goes back")
+            yield from self.framed()
+
+    def framed(self) -> ComposeResult:
+        """The rows, and the line below them."""
         yield self.rows
         yield self.line
 
@@ -42,6 +48,7 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
         for pane in (self.rows, self.line):
             pane.use(self.palette)
         self.rows.focus()
+        self._fit()
         self.call_after_refresh(self.say, "")
 
     def say(self, sentence: str) -> None:
@@ -51,6 +58,16 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
         self.line.show(
             [[span(f" {line}", style)] for line in fold(Safe(sentence or self.hint), self.line.scrollable_size.width - 2)]
         )
+        self._fit()
+
+    def on_resize(self) -> None:
+        """Break the line anew, and find the room that is left for the rows."""
+        self.call_after_refresh(self.say, "")
+
+    def _fit(self) -> None:
+        """As many rows as there are, or as the window has room for beside the frame and everything else in it."""
+        others = sum(pane.virtual_size.height for pane in self.query("#dialog > *") if pane is not self.rows)
+        self.rows.styles.height = max(min(self.rows.virtual_size.height, self.app.size.height - others - 2), 2)
 
     def action_leave(self) -> None:
         """Back, with nothing."""

@@ -1,4 +1,4 @@
-"""Export: which rows, in which format, to which file; and how far it is."""
+"""Export: what of the store, in which format, to which file; and how far it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from opd_tui.exporting import FORMATS, TEACHERS, WHATS, Format, Order, Teachers, What
+from opd_tui.exporting import ENDINGS, FORMATS, TEACHERS, WHATS, Format, Order, Teachers, What
 from opd_tui.palette import Palette
 from opd_tui.screens.dialog import Dialog
 from opd_tui.text import safe
@@ -65,10 +65,11 @@ class ExportDialog(Dialog[None]):
         self._field = Input("export.jsonl", id="export-file", compact=True)
         self._replacing = ""  #: a file that is there already, and of which that was said
         self._writing = False
+        self._noun = ""  #: what is counted while it is written
 
-    def compose(self) -> ComposeResult:
+    def framed(self) -> ComposeResult:
         """The field below the choices."""
-        yield from super().compose()
+        yield from super().framed()
         yield self._field
 
     def on_mount(self) -> None:
@@ -84,10 +85,11 @@ class ExportDialog(Dialog[None]):
 
     def _changed(self) -> None:
         stem, ending = os.path.splitext(self._field.value)
-        chosen = self.choices.answer(2)
-        if ending[1:] in FORMATS and ending[1:] != chosen:
+        chosen = ENDINGS[self.choices.answer(2)]
+        if ending[1:] in ENDINGS.values() and ending[1:] != chosen:
             self._field.value = f"{stem}.{chosen}"
-        self.hint = f"{self.order.estimate}   ← → change   tab to the file, enter there writes it"
+        order = self.order
+        self.hint = f"{order.refusal or order.estimate}   ← → change   tab to the file, enter there writes it"
         if not self._writing:
             self.call_after_refresh(self.say, "")
 
@@ -104,15 +106,17 @@ class ExportDialog(Dialog[None]):
         order = self.order
         if self._writing:
             self.say("one file at a time: this one is being written")
-        elif not order.n_rows:
-            self.say("there is nothing to write: the list is empty")
+        elif order.refusal:
+            self.say(order.refusal)
         elif not self._field.value.strip() or os.path.isdir(order.out):
             self.say("name a file to write to")
+        elif os.path.exists(order.out) and order.format == "zarr":
+            self.say(f"something is there already, and a store replaces nothing: name another file than {safe(order.out)}")
         elif os.path.exists(order.out) and self._replacing != order.out:
             self._replacing = order.out
             self.say(f"a file is there already, enter once more replaces it: {safe(order.out)}")
         else:
-            self._writing = True
+            self._writing, self._noun = True, order.noun
             self._export(order)
             self.hint = f"writing {order.estimate} ..."
             self.say("")
@@ -125,5 +129,5 @@ class ExportDialog(Dialog[None]):
         elif found.sentence:
             self.dismiss(None)
         else:
-            self.hint = f"{found.done:,} of about {found.total:,} rows are written"
+            self.hint = f"{found.done:,} of about {found.total:,} {self._noun} are written"
             self.say("")

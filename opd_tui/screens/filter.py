@@ -276,7 +276,7 @@ class NameSuggester(Suggester):
 
     async def get_suggestion(self, value: str) -> str | None:
         """The line with its last name whole; None where there is no such name, and in a text."""
-        begun = re.search(r"[A-Za-z_]+$", value)
+        begun = re.search(r"(?<![\w.)\]])[A-Za-z_]+$", value)  # never glued to a number or a bracket that are complete
         if begun is None or value.count('"') % 2 or value.count("'") % 2:
             return None
         name = next((name for name in self._names if name.startswith(begun[0].casefold()) and name != begun[0]), None)

@@ -188,7 +188,9 @@ class Filtering:
         now = self.query("")
         other = (self.applied.query.teacher, self.applied.query.objective) != (now.teacher, now.objective)
         about = f" under {safe(self.applied.checked.about)}" if other and self.applied.checked.about else ""
-        return Safe(f"/{at}{count(matches.n)}{'' if self.applied.over else '…'}{about} {safe(self.applied.query.text.strip())}")
+        here = ", none here" if self._screen.session.matches_here == "no" else ""
+        found = f"{count(matches.n)}{'' if self.applied.over else '…'}{here}"
+        return Safe(f"/{at}{found}{about} {safe(self.applied.query.text.strip())}")
 
     def step(self, by: int) -> None:
         """To the next match or the one before."""

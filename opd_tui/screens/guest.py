@@ -14,6 +14,7 @@ from textual.widget import Widget
 from opd_tui.loader import Answer, Loader
 from opd_tui.palette import Palette
 from opd_tui.place import Place
+from opd_tui.screens.groups import READ
 from opd_tui.session import Session
 from opd_tui.text import Safe, safe
 from opd_tui.widgets.lines import Lines
@@ -26,9 +27,9 @@ class Guest(Screen[Place | None]):
     """A screen with a header and a line of keys, around the session of Browse. Its result: where Browse is to go."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help"),
-        Binding("escape", "back", "back to Browse"),
-        Binding("q", "app.quit", "quit"),
+        Binding("question_mark", "help", "help", group=READ),
+        Binding("escape", "back", "back to Browse", group=READ),
+        Binding("q", "app.quit", "quit", group=READ),
     ]
 
     def __init__(self, loader: Loader, palette: Palette, session: Session) -> None:

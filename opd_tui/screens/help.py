@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from textual.app import App
 from textual.binding import Binding
@@ -12,7 +12,7 @@ from opd_tui.metrics import METRICS
 from opd_tui.palette import NEUTRAL, STEPS, Palette, mark
 from opd_tui.screens.groups import HEADINGS
 from opd_tui.screens.reader import SheetScreen
-from opd_tui.text import fold, paragraphs
+from opd_tui.text import Safe, fold, paragraphs
 from opd_tui.widgets.lines import Spans, ink, ljust, span
 
 #: Keys as people write them.
@@ -29,15 +29,61 @@ sign is uncertain, P(alignment > 0) lies between .05 and .95 (where the study is
 yet: the gain lies within 1.96 standard errors of zero). Beside every colour stands a number, in the \
 legend and in the node pane.
 
-A node is a position where completions were launched for several tokens that might have come; › marks the one that \
-did. P and T are its probability under student and teacher, p_succ the share of completions that end correct, n how \
-many count. |S| children have enough of them, SR is the range of their p_succ, V the student's success from here, \
-Adv what the teacher's choice among them would add. P(+) is P(alignment > 0), rel the reliability \
-of the gradient, ΔH the teacher's entropy minus the student's.
+A node is a position where completions were launched for several tokens that might have come, its children; › marks \
+the one that did.
 
 Alignment is the cosine of the teacher's update with the gradient of success: a diagnostic of one position, not a \
-forecast of a training run. The support (S) says how tokens that are no kept children take part: sliced, renormalised or \
-lumped; all that is derived from alignment follows."""
+forecast of a training run."""
+
+#: Every abbreviation on the screens, and what is behind it.
+WORDS = (
+    ("P, T", "probability of a token under the student, and under the teacher that is looked through"),
+    ("p_succ", "share of the student's completions that end correct after this child"),
+    ("95%", "the interval that p_succ lies in with this probability"),
+    (
+        "backed up",
+        "The child that the rollout took has the success of the next node: the sum of P times p_succ over the children there, "
+        "and so on down the path. So completions launched later count for it, each with the probability of getting there, and "
+        "its interval is as wide as that sum is uncertain.",
+    ),
+    (
+        "n",
+        "how many independent completions would tell as much as those that count here: less than were drawn where they weigh "
+        "unequally, more where later ones are backed up; ∞ where the outcome is certain",
+    ),
+    ("the rest", "all tokens that are no candidates, as one child; its completions draw the token from P among them"),
+    ("|S|", "size of the support: children with enough completions to be scored; a node needs two of them"),
+    (
+        "|S| 2",
+        "With two children one can only be raised against the other, so both gradients point along one line: the cosine is "
+        "+1 or −1 (nearly, where other tokens take part) and tells the direction, not how much it matters. That is in "
+        "SR, Adv and gain.",
+    ),
+    ("SR", "success-rate range: largest p_succ in the support less the smallest; 0 is no decision point"),
+    ("V", "the student's probability of success at this node: the sum of P times p_succ over all children"),
+    ("Adv", "advantage: success that choosing by T and not by P among the supported children would add"),
+    ("align", "alignment, from −1 (harms) to +1 (helps); ? behind it: the sign is uncertain"),
+    ("gain ±se", "first-order gain in success per unit of the update, and its standard error; noise does not bias it"),
+    ("P(+)", "P(alignment > 0), by what the study as a whole teaches of its nodes"),
+    ("rel", "reliability: the cosine to expect between the gradient as estimated and the true one"),
+    ("ideal", "the gradient of success: P times (p_succ − V) for every child; beside it the teacher's update"),
+    ("log T/P", "how much likelier the teacher holds the token that was taken, in nat"),
+    ("KL, JS", "divergences of P and T over the whole vocabulary: KL(P‖T), KL(T‖P), Jensen-Shannon"),
+    ("overlap", "share of the student's likeliest tokens that are among the teacher's"),
+    ("ΔH", "entropy of the teacher less that of the student: below 0 the teacher is the more decided one"),
+    ("pass", "rollouts of the question that were correct, of all that were sampled"),
+    ("worst", "lowest alignment of a node of the question"),
+    ("mean", "over questions, with its 95 % interval (none below six questions); ✓ ✗ over correct, incorrect rollouts"),
+    ("null", "a teacher that knows nothing of the answer: what it earns, noise or sharpening earns"),
+    ("late", "a teacher added later, judged only where others nominated"),
+    ("q", "questions that a mark of a chart rests on"),
+    ("412+", "tokens of a rollout that was cut off at the length limit, and counts as a failure"),
+    (
+        "support",
+        "S: how tokens outside of the support take part. sliced: P, T and V over the whole vocabulary, both gradients cut to "
+        "the support; renormalised: P and T made to sum to one there; lumped: sliced, and one coordinate more for all others",
+    ),
+)
 
 Section = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -86,7 +132,7 @@ class Help(SheetScreen):
     """The keys and the colours."""
 
     def __init__(self, palette: Palette, keys: Sequence[Section]) -> None:
-        super().__init__("help", palette)
+        super().__init__("help: keys, colours, words, metrics", palette)
         self.keys = keys
 
     def lines(self) -> Sequence[Spans]:
@@ -110,22 +156,29 @@ class Help(SheetScreen):
         neutral = span(" near zero ", self.palette.value(NEUTRAL, diverging=True))
         found.append([span("  "), hollow[0], span(" "), hollow[1], span(" sign uncertain   ", dim), neutral, span("  "), none])
         found += [[span(f"  {line}", dim)] for text_line in paragraphs(READING) for line in fold(text_line, self.width - 3)]
-        found.append([])
-        found.append([span("metrics", head)])
-        for metric in METRICS:
-            first, *others = fold(metric.meaning, self.width - 26)  # type: ignore[arg-type]
-            found.append([ljust(f"  {metric.label}", 26, text), span(first, dim)])
-            found += [[span(" " * 26), span(line, dim)] for line in others]
-        return found
+        found += self._table("words and signs", WORDS, 12)
+        return [*found, *self._table("metrics", [(metric.label, metric.meaning) for metric in METRICS], 26)]
+
+    def _table(self, title: str, rows: Sequence[tuple[str, str]], width: int) -> Iterator[Spans]:
+        """Names of `width` cells, and what is to be said of each beside it."""
+        colours = self.palette.ink
+        head, text, dim = ink(colours.accent, bold=True), ink(colours.text), ink(colours.dim)
+        yield []
+        yield [span(title, head)]
+        for name, meaning in rows:
+            first, *others = fold(Safe(meaning), self.width - width - 1)
+            yield [ljust(f"  {name}", width, text), span(first, dim)]
+            yield from ([span(" " * width), span(line, dim)] for line in others)
 
 
 def help_of(app: App[None], screen: DOMNode, panes: Iterable[DOMNode], palette: Palette) -> Help:
     """The help of a screen with its panes; the keys of the app are the screen's as well."""
     found = sections(screen, panes)
     more = (*_lines(_own_bindings(app)), ("ctrl+p", "all commands"))
-    if found and found[-1][0] == HEADINGS[-1]:
-        found[-1] = (HEADINGS[-1], (*found[-1][1], *more))
+    headings = [title for title, _ in found if title in HEADINGS]
+    if HEADINGS[-1] in headings:
+        place = headings.index(HEADINGS[-1])
+        found[place] = (HEADINGS[-1], (*found[place][1], *more))
     else:
-        headings = sum(title in HEADINGS for title, _ in found)
-        found.insert(headings, (HEADINGS[-1], more))
+        found.insert(len(headings), (HEADINGS[-1], more))
     return Help(palette, found)

@@ -55,9 +55,9 @@ class Objectives(Dialog[str]):
             "objective", "enter scores everything under it   ↑ ↓ choose   parameters can be edited", ObjectiveRows(there), palette
         )
 
-    def compose(self) -> ComposeResult:
+    def framed(self) -> ComposeResult:
         """The field below the rows."""
-        yield from super().compose()
+        yield from super().framed()
         yield self._field
 
     def on_mount(self) -> None:

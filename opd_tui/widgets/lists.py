@@ -16,15 +16,28 @@ _NAN = float("nan")
 if TYPE_CHECKING:
     from opd_tui.facts import QuestionFacts, RolloutFacts, Score
     from opd_tui.questions import Questions
+    from opd_tui.session import Match
 
     #: None: not scored yet.
     ScoreOfQuestion = Callable[[QuestionFacts], Score | None]
     ScoreOfRollout = Callable[[RolloutFacts], Score | None]
+    #: Whether a question is what a filter looks for.
+    MatchOf = Callable[[str], Match]
 
 
 def unscored(_: object) -> Score | None:
     """No scores yet."""
     return None
+
+
+def _matches(_: str) -> Match:
+    """Without a filter."""
+    return "yes"
+
+
+def _no_match(match: Match, dim: str) -> tuple[Cell, Cell]:
+    """Two cells in place of numbers: that the filter does not look for this row, once that is known."""
+    return (Cell("no", dim), Cell("match", dim)) if match == "no" else (Cell("…", dim), Cell("", dim))
 
 
 def _mean(score: Score | None) -> float:
@@ -40,10 +53,16 @@ class QuestionList(RowList):
         self.questions: Questions | None = None
         self.order = ORDERS[0]
         self._score: ScoreOfQuestion = unscored
+        self._match: MatchOf = _matches
 
-    def show(self, questions: Questions, score: ScoreOfQuestion, order: str, current: str | None) -> None:
-        """Show `questions`, which are in `order`; the cursor goes to, or stays on, the question `current`."""
-        self._score, self.order, self.questions = score, order, questions
+    def show(
+        self, questions: Questions, score: ScoreOfQuestion, order: str, current: str | None, match: MatchOf = _matches
+    ) -> None:
+        """Show `questions`, which are in `order`; the cursor goes to, or stays on, the question `current`.
+
+        Those that do not `match` are dim.
+        """
+        self._score, self.order, self.questions, self._match = score, order, questions, match
         self.set_count(len(questions), self._row(current))
 
     def point(self, current: str) -> None:
@@ -60,6 +79,9 @@ class QuestionList(RowList):
         question = self.questions[row]
         passed = Cell(f"{question.n_correct}/{question.n_rollouts}")
         dim = self.palette.ink.dim
+        match = self._match(question.id)
+        if match != "yes":
+            return (Cell(question.label, dim), Cell(passed.text, dim), *_no_match(match, dim))
         if question.left_out:
             return (Cell(question.label, dim), passed, Cell("left", dim), Cell("out  ", dim))
         score = self._score(question)
@@ -76,10 +98,12 @@ class RolloutList(RowList):
         super().__init__(columns, "no rollouts", id=id)
         self.rollouts: Sequence[RolloutFacts] = ()
         self._score: ScoreOfRollout = unscored
+        self._current: int | None = None
+        self._match: Match = "yes"
 
-    def show(self, rollouts: Sequence[RolloutFacts], score: ScoreOfRollout, current: int | None) -> None:
-        """Show `rollouts`, the cursor on the one with index `current`."""
-        self.rollouts, self._score = rollouts, score
+    def show(self, rollouts: Sequence[RolloutFacts], score: ScoreOfRollout, current: int | None, match: Match = "yes") -> None:
+        """Show `rollouts`, the cursor on the one with index `current`, which is dim where it does not `match`."""
+        self.rollouts, self._score, self._current, self._match = rollouts, score, current, match
         places = (place for place, rollout in enumerate(rollouts) if rollout.index == current)
         self.set_count(len(rollouts), next(places, 0))
 
@@ -89,9 +113,12 @@ class RolloutList(RowList):
         mean = _mean(self._score(rollout))
         colours = self.palette.ink
         outcome = f"{rollout.index} {'✓' if rollout.correct else '✗'}"
+        length = f"{rollout.n_tokens}{'+' if rollout.truncated else ''}"
+        if rollout.index == self._current and self._match != "yes":
+            return (Cell(outcome, colours.dim), Cell(length, colours.dim), *_no_match(self._match, colours.dim))
         return (
             Cell(outcome, colours.good if rollout.correct else colours.bad),
-            Cell(f"{rollout.n_tokens}{'+' if rollout.truncated else ''}", None if rollout.n_nodes else colours.dim),
+            Cell(length, None if rollout.n_nodes else colours.dim),
             Cell(signed(mean), self.palette.sign(mean)),
             Cell(str(rollout.n_nodes) if rollout.n_nodes else "none", None if rollout.n_nodes else colours.dim),
         )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from opd_tui.facts import TeacherFacts
     from opd_tui.pages import RolloutPage
 
+#: Below this width names and columns are narrower.
+NARROW = 100
+
 
 class SideTokens(TokenView):
     """The tokens of one side. In the gutter: `=` where the line is common to both, `»` where they part."""
@@ -95,16 +98,20 @@ class ForkPane(Panel, can_focus=False):
             self.show([[span(" the two are the same to the end", ink(self.palette.ink.dim))]])
             return
         names = max((len(teacher.label) for teacher in teachers), default=7)
-        name = min(max(names, 9) + 1, 20)
-        each = min(max((self.scrollable_size.width - name - 28) // 2, 16), 34)
+        narrow = self.scrollable_size.width < NARROW
+        name = min(max(names, 9) + 1, 14 if narrow else 20)
+        align = 7 if narrow else 9
+        each = min(max((self.scrollable_size.width - name - align - 15) // 2, 16), 34)
         dim = ink(self.palette.ink.dim)
         branches = (fork.left, fork.right)
         head: list[Segment] = [ljust("", name, dim)]
         for branch, correct in zip(branches, verdicts, strict=True):
             head.append(self._token(branch, correct, each))
+        below = any(cells(Safe(_counted(branch))) >= each for branch in branches)  # a count that is cut off would mislead
         rows: list[Spans] = [
-            [*head, rjust("align", 9, dim), rjust("gain ±se", 15, dim)],
-            [ljust(" p_succ", name, dim), *(self._success(branch, each) for branch in branches)],
+            [*head, rjust("align", align, dim), rjust("gain ±se", 15, dim)],
+            [ljust(" p_succ", name, dim), *(self._success(branch, each, counted=not below) for branch in branches)],
+            *([[ljust(" n", name, dim), *(rjust(effective(branch.n), each, dim) for branch in branches)]] if below else []),
             [
                 ljust(" student", name, dim),
                 *(rjust(prob(branch.p_student), each, ink(self.palette.ink.text)) for branch in branches),
@@ -120,14 +127,14 @@ class ForkPane(Panel, can_focus=False):
                     ljust(teacher.label, name - 1, style),
                     rjust(prob(said.left), each, style),
                     rjust(prob(said.right), each, style),
-                    rjust(signed(said.alignment) + unsure, 9, ink(self.palette.sign(said.alignment), bold=True)),
+                    rjust(signed(said.alignment) + unsure, align, ink(self.palette.sign(said.alignment), bold=True)),
                     rjust(signed(said.gain, 3), 8, style),
                     span(" ±" if isfinite(said.gain_se) else "  ", dim),
                     ljust(prob_se(said.gain_se) if isfinite(said.gain_se) else "", 5, dim),
                 ]
             )
         self.show(rows)
-        self.reveal(min(current + 3, len(rows) - 1))
+        self.reveal(min(current + len(rows) - len(fork.teachers), len(rows) - 1))
 
     def _token(self, branch: Branch, correct: bool, width: int) -> Segment:
         text = Safe(f"{'✓' if correct else '✗'} {branch.label or 'ends here'}")
@@ -136,11 +143,18 @@ class ForkPane(Panel, can_focus=False):
     def _verdict(self, correct: bool) -> str:
         return self.palette.ink.good if correct else self.palette.ink.bad
 
-    def _success(self, branch: Branch, width: int) -> Segment:
+    def _success(self, branch: Branch, width: int, *, counted: bool) -> Segment:
         dim = ink(self.palette.ink.dim)
         if not isfinite(branch.p_succ):
             return rjust("no estimate", width, dim)
-        text = f"{prob(branch.p_succ)} {interval(branch.low, branch.high)}"
-        n = f" n {effective(branch.n)}"
-        text += n if len(text) + len(n) < width else ""
+        text = _counted(branch) if counted else _share(branch)
         return rjust(text, width, ink(self.palette.ink.text, bold=True) if branch.kept else dim)
+
+
+def _share(branch: Branch) -> str:
+    return f"{prob(branch.p_succ)} {interval(branch.low, branch.high)}"
+
+
+def _counted(branch: Branch) -> str:
+    """With how many completions that is known from."""
+    return f"{_share(branch)} n {effective(branch.n)}" if isfinite(branch.p_succ) else ""

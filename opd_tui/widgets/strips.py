@@ -17,11 +17,15 @@ from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
 from opd_tui.numbers import plain, signed, signed_interval
 from opd_tui.palette import STEPS, Scale, mark, number
-from opd_tui.text import Safe, cells, fold
+from opd_tui.text import Safe, cells, fit, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
 
 if TYPE_CHECKING:
     from opd_tui.facts import Mean, TeacherLine
+    from opd_tui.session import Session
+
+#: Cells that teacher and objective have in the legend at least, where they need them.
+LEAST_CHOICE = 24
 
 
 class Bar(Panel):
@@ -90,30 +94,42 @@ class Keys(Bar):
 class Legend(Panel):
     """What the colours mean, and the number under the cursor: never colour alone. Two lines, or one where it is broad."""
 
-    def legend(self, metric: Metric, choice: str, colouring: Colouring, token: int) -> None:
-        """`choice`: the teacher and objective that the metric is about, as safe text."""
+    def legend(self, session: Session, colouring: Colouring, token: int) -> None:
+        """What `session` has chosen, along a page that is coloured so."""
         dim, strong = ink(self.palette.ink.dim), ink(self.palette.ink.text, bold=True)
-        scale, diverging = colouring.scale, metric.diverging
+        metric, scale = session.metric, colouring.scale
+        diverging = metric.diverging
         amount = signed if diverging and scale.low < 0 else plain
         value = colouring.values[token] if token < len(colouring.values) else float("nan")
+        here: list[Segment] = [span("here ", dim), span(said(value, metric, scale), strong)]
         unsure = isfinite(value) and token in colouring.uncertain
-        here = [
-            span("here ", dim),
-            span(said(value, metric, scale), strong),
-            span("? sign uncertain" if unsure else "", dim),
-        ]
-        title = [span(f" {metric.label} ", strong), span(choice, dim)]
-        swatch = [span(mark(step, diverging), self.palette.value(step, diverging)) for step in range(STEPS)]
+        title, width = span(f" {metric.label} ", strong), self.scrollable_size.width
+        support = f" · {session.support}" if session.support else ""
         if scale.names:
-            self._categories(title, here, scale.names)
+            self._categories([title, span(f"{session.choice}{support}", dim)], here, scale.names)
             return
+        swatch = [span(mark(step, diverging), self.palette.value(step, diverging)) for step in range(STEPS)]
         ends = (span(f"{amount(scale.low)} ", dim), span(f" {amount(scale.high)}", dim))
-        values = [span(" "), *(([ends[0], *swatch, ends[1], span("   ")]) if colouring.values else []), *here]
+        doubt = (span("? sign uncertain", dim), span("?", dim)) if unsure else (span(""), span(""))
+        gap = span("   ")
+        #: From the longest to the shortest.
+        forms: list[Spans] = [[ends[0], *swatch, ends[1], gap, *here, one] for one in doubt]
+        forms.append([*swatch, gap, *here, doubt[1]])
+        if not colouring.values:
+            forms = [here]
         if self.scrollable_size.height > 1:
-            self.show([title, values])
+            self.show([[title, *self._about(session.choice, support, width - width_of([title]))], [span(" "), *forms[0]]])
             return
-        room = self.scrollable_size.width - width_of(values) - width_of(title[:1]) - 2
-        self.show([[title[0], ljust(choice, max(room, 0), dim), *values]])
+        least = width_of([title]) + 2 + min(len(session.choice), LEAST_CHOICE) + len(support)
+        form = next((one for one in forms if least + width_of(one) <= width), forms[-1])
+        room = max(width - width_of([title, *form]) - 2, 0)
+        self.show([[title, *self._about(session.choice, support, room), span("  "), *form]])
+
+    def _about(self, choice: Safe, support: str, room: int) -> list[Segment]:
+        """Teacher and objective, as far as the name of the support leaves them room, in exactly `room` cells."""
+        dim = ink(self.palette.ink.dim)
+        names = fit(choice, min(cells(choice), max(room - len(support), 0)))
+        return [ljust(f"{names}{support}", room, dim)]
 
     def _categories(self, title: list[Segment], here: list[Segment], names: Sequence[str]) -> None:
         """Every category with its mark, as many as there is room for; all of them stand in the list of teachers."""

@@ -162,7 +162,7 @@ def test_a_store_of_before_is_looked_at_as_far_as_it_goes(own_store: Path) -> No
 
 
 def test_the_command_says_it_in_lines_in_json_and_with_its_exit_code(own_store: Path, python) -> None:
-    run = partial(python, "from opd_tui.cli import main; main()")
+    run = partial(python, "from opd_tui.entry import main; main()")
     done = run("doctor", own_store, "--deep")
     assert done.returncode == 0
     assert "is whole: 2 parts" in done.stdout

@@ -45,7 +45,7 @@ sys.addaudithook(hook)
 migrate(*sys.argv[1:3])
 """
 
-COMMAND = "import sys; from opd_tui.cli import main; sys.argv = ['opd-tui', *sys.argv[1:]]; main()"
+COMMAND = "import sys; from opd_tui.entry import main; sys.argv = ['opd-tui', *sys.argv[1:]]; main()"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
 from opd_tui.screens.help import Help
 from opd_tui.screens.reader import Reader
+from opd_tui.walk import ranked
 from tests.synthetic import question_record
 from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
 
@@ -271,10 +272,69 @@ async def test_what_is_not_there_is_said_in_a_sentence(calm_store: Path, wish: W
         assert screen.session.question_id == "q000"
 
 
-async def test_a_rollout_that_is_not_there_is_said_in_a_sentence(calm_store: Path) -> None:
-    async with browsing(calm_store, wish=Wish("q001/77")) as (pilot, screen):
-        assert screen.keys.sentence is not None and "77" in screen.keys.sentence
+@SIZES
+@pytest.mark.parametrize(
+    ("at", "there", "sentence"),
+    [
+        ("q099/8/40", ("q000", 0, None), "there is no place 'q099/8/40' in this store"),
+        ("q001/77/5", ("q001", 3, None), "q001 has no rollout 77 in this store; it has 0, 1, 2, 3: this is rollout 3"),
+        ("q001/1/9999", ("q001", 1, -1), "rollout 1 has no token 9999: this is its last one"),
+    ],
+)
+async def test_a_place_of_a_larger_store_opens_at_the_nearest_one_and_says_so(
+    calm_store: Path, size: tuple[int, int], at: str, there: tuple[str, int, int | None], sentence: str
+) -> None:
+    async with browsing(calm_store, size, wish=Wish(at)) as (pilot, screen):
+        session = screen.session
+        assert screen.keys.sentence is not None and sentence in screen.keys.sentence
+        assert (session.question_id, session.rollout) == there[:2]
+        assert session.page is not None and (session.page.question_id, session.page.index) == there[:2]
+        first = session.page.node_positions[0]
+        assert session.token == (first if there[2] is None else session.page.n_tokens - 1)
         await press(pilot, screen, "tab", "down")
+
+
+@SIZES
+async def test_the_ends_of_the_ranking_are_said(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        order = ranked(screen.session.colouring, True)
+        assert len(order) > 2
+        screen.tokens.move(order[0])
+        await press(pilot, screen, "]")
+        assert screen.session.token == order[1]  # who stands at the worst already goes on
+        for _ in order[2:]:
+            await press(pilot, screen, "]")
+        assert screen.session.token == order[-1] and screen.keys.sentence is None
+        await press(pilot, screen, "]")
+        assert "last node" in picture(pilot)
+        for _ in order[1:]:
+            await press(pilot, screen, "[")
+        assert screen.session.token == order[0]
+        await press(pilot, screen, "[")
+        assert "first node" in picture(pilot)
+        screen.colour_by(BY_KEY["log-ratio"])
+        screen.tokens.move(ranked(screen.session.colouring, True)[-1])
+        await press(pilot, screen, "[", "]", "]")
+        assert "last token" in picture(pilot)
+        screen.colour_by(BY_KEY["best-teacher"])
+        await press(pilot, screen, "]")
+        assert "no order" in picture(pilot)
+
+
+@pytest.mark.parametrize("support", ["renormalised", "lumped"])
+@pytest.mark.parametrize("metric", ["alignment", "alignment-difference", "p-positive"])
+async def test_the_legend_keeps_the_name_of_the_support(calm_store: Path, support: str, metric: str) -> None:
+    async with browsing(calm_store, NARROW, wish=Wish(None, "self-1c", BY_KEY[metric])) as (pilot, screen):
+        await press(pilot, screen, *["S"] * ("renormalised", "lumped").index(support), "S")
+        page = screen.session.page
+        assert page is not None
+        for token in range(page.n_tokens):
+            screen.tokens.move(token)
+            await pilot.pause()
+            line = screen.legend.text
+            assert f"· {support} " in line and "here " in line and len(line.rstrip()) <= NARROW[0]
+            colouring = screen.session.colouring
+            assert ("?" in line) == (token in colouring.uncertain and isfinite(colouring.values[token]))
 
 
 async def test_a_damaged_page_shows_one_sentence_and_the_rest_still_works(calm_store: Path, tmp_path: Path) -> None:

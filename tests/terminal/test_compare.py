@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from opd_tui.app import Wish
 from opd_tui.metrics import METRICS
+from opd_tui.numbers import effective
 from opd_tui.pairing import Lock
 from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
@@ -54,17 +55,52 @@ def pair(screen: Compare) -> tuple[int, int]:
 
 
 @SIZES
-async def test_it_opens_at_the_fork_with_the_nearest_of_opposite_outcome(size: tuple[int, int]) -> None:
+async def test_it_opens_with_the_nearest_of_opposite_outcome(size: tuple[int, int]) -> None:
     async with comparing(SHIPPED, "q000/8", size) as (pilot, _, screen):
         assert pair(screen) == (8, 14)
-        both = screen.two.both
-        assert both is not None
-        assert screen.two.cursors == [both.n_shared, both.n_shared]
         shown = picture(pilot)
         for words in ("✓ correct", "✗ incorrect", "fork at token 0", "p_succ", "student", "lock same token", ".73 [.72,.74]"):
             assert words in shown
         for key in ("tab", "r/R", "e/E", "L", "enter", "esc"):
             assert key in screen.keys.text
+
+
+@SIZES
+async def test_it_begins_where_one_stood_and_goes_back_there(calm_store: Path, size: tuple[int, int]) -> None:
+    async with comparing(calm_store, "q001/0/0", size) as (pilot, browse, screen):
+        both = screen.two.both
+        assert both is not None and both.n_shared > 0
+        assert screen.two.cursors == [0, 0]  # on what both share
+        await press(pilot, screen, "f")
+        assert screen.two.cursors == [both.n_shared, both.n_shared]
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.screen is browse and browse.settled)
+        assert browse.session.token == 0 == browse.tokens.cursor
+        last = both.left.n_tokens - 1
+        await pilot.press("end", "c")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Compare) and pilot.app.screen.settled)
+        again = pilot.app.screen
+        assert isinstance(again, Compare) and again.two.active == LEFT
+        assert again.two.cursors == [last, min(last, both.right.n_tokens - 1)] == [side.cursor for side in again.sides]
+        assert f"›{last}/{both.left.n_tokens}" in picture(pilot)
+        await press(pilot, again, "r")
+        assert again.two.both is not None and again.two.cursors[LEFT] == again.two.both.n_shared  # of another pair: the fork
+        await pilot.press("escape")
+        await until(pilot, lambda: pilot.app.screen is browse and browse.settled)
+        assert browse.session.token == last == browse.tokens.cursor
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW, (60, 24), (40, 24)])
+async def test_the_number_of_completions_is_always_there(size: tuple[int, int]) -> None:
+    async with comparing(SHIPPED, "q000/1/1", size) as (_, _, screen):
+        fork = screen.two.fork
+        assert fork is not None
+        shown = [line.split() for line in screen.fork.text.splitlines()]
+        counts = [effective(branch.n) for branch in (fork.left, fork.right)]
+        below = next((words[1:] for words in shown if words[:1] == ["n"]), None)
+        beside = next(words for words in shown if words[:1] == ["p_succ"])
+        assert below == counts if below is not None else [beside[4], beside[8]] == counts
+        assert screen.fork.scrollable_size.width >= max(map(len, screen.fork.text.splitlines())) or size[0] < 80
 
 
 @SIZES
@@ -121,7 +157,7 @@ async def test_the_gutter_says_what_is_shared_and_no_character_is_lost(calm_stor
 @SIZES
 async def test_tab_gives_the_keys_to_the_other_side(calm_store: Path, size: tuple[int, int]) -> None:
     async with comparing(calm_store, "q000/0", size) as (pilot, _, screen):
-        await press(pilot, screen, "L", "L", "tab", "end")
+        await press(pilot, screen, "f", "L", "L", "tab", "end")
         two = screen.two
         assert two.active == RIGHT and two.both is not None
         assert two.cursors[RIGHT] == two.both.right.n_tokens - 1

@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from opd_tui.app import OpdTui
+from opd_tui.app import OpdTui, Wish
 from opd_tui.cli import app as command_line
 from opd_tui.export import Selection, rows
+from opd_tui.exporting import ENDINGS, FORMATS, WHATS, Format, What
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Depth
+from opd_tui.screens.dialog import Dialog
 from opd_tui.screens.export_dialog import ExportDialog
+from opd_tui.screens.guest import Guest
 from opd_tui.screens.help import NAMES, Help, key_name
 from opd_tui.screens.objectives import Objectives
 from opd_tui.screens.teachers import Teachers
 from opd_tui.screens.too_small import TooSmall
 from opd_tui.settings import Settings
 from store import open as open_store
+from tests.conftest import run_opd
 from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
@@ -108,12 +112,12 @@ async def test_any_objective_is_scored_live(calm_store: Path, size: tuple[int, i
 async def test_supports_go_round_and_are_named(calm_store: Path, size: tuple[int, int]) -> None:
     async with browsing(calm_store, size) as (pilot, screen):
         first = screen.session.overview
-        assert "sliced" not in screen.session.choice
+        assert "sliced" not in screen.legend.text
         for support in ("renormalised", "lumped", "sliced"):
             await press(pilot, screen, "S")
             page = screen.session.page
             assert page is not None and page.scores.support == support
-            assert (support in screen.session.choice) == (support != "sliced")
+            assert (support in screen.legend.text) == (support != "sliced")
         assert screen.session.overview is not None and screen.session.overview is not first
 
 
@@ -240,6 +244,79 @@ async def test_everything_in_the_list_is_everything(calm_store: Path, tmp_path: 
         assert order.questions == ()
 
 
+@SIZES
+@pytest.mark.parametrize("key", ["x", "i", "o", "apostrophe"])
+async def test_everything_of_a_dialog_stands_in_its_frame(calm_store: Path, size: tuple[int, int], key: str) -> None:
+    async with browsing(calm_store, size) as (pilot, screen):
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Dialog) and pilot.app.screen is not screen)
+        await pilot.pause()
+        dialog = pilot.app.screen
+        assert isinstance(dialog, Dialog)
+        await until(pilot, lambda: bool(dialog.line.text.strip()))
+        await pilot.pause()
+        frame = dialog.query_one("#dialog")
+        inside = frame.region.shrink(frame.gutter)
+        assert inside in pilot.app.screen.region
+        panes = list(frame.children)
+        assert dialog.line in panes and len(panes) == (3 if dialog.query(Input) else 2)
+        for pane in panes:
+            assert pane.region.height and pane.region in inside
+        assert sum(pane.region.height for pane in panes) == inside.height
+
+
+PAGES = [("html", "this rollout"), ("svg", "this token"), ("npz", "this question"), ("zarr", "this question")]
+
+
+@pytest.mark.parametrize(("format", "what"), PAGES, ids=[one for one, _ in PAGES])
+async def test_the_dialog_writes_what_the_command_writes(calm_store: Path, tmp_path: Path, format: Format, what: What) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
+        await pilot.press(*["right"] * WHATS.index(what), "down", "down", *["right"] * FORMATS.index(format))
+        field = pilot.app.screen.query_one(Input)
+        assert field.value == f"export.{ENDINGS[format]}"
+        out = tmp_path / field.value
+        field.value = str(out)
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: pilot.app.screen is screen)
+        assert screen.keys.sentence is not None and str(out) in screen.keys.sentence
+        place = screen.place
+        assert place is not None
+    words = ["--question", place.question_id]
+    words += ["--rollout", str(place.rollout)] if what in ("this token", "this rollout") else []
+    words += ["--tokens", f"{place.token}:"] if what == "this token" else []
+    there = tmp_path / f"command.{ENDINGS[format]}"
+    done = run_opd("export", calm_store, "--format", format, *words, "-o", there)
+    assert done.returncode == 0, done.stderr
+    if format in ("html", "svg"):
+        assert out.read_text() == there.read_text()
+    elif format == "zarr":
+        assert open_store(out).question(place.question_id).id == place.question_id
+    else:
+        assert out.stat().st_size == there.stat().st_size
+
+
+async def test_what_a_format_cannot_hold_is_said_and_not_written(calm_store: Path, tmp_path: Path) -> None:
+    async with browsing(calm_store, NARROW) as (pilot, screen):
+        for what, kind, why in (
+            ("this token", "html", "whole rollouts"),
+            ("this question", "svg", "one place"),
+            ("everything in the list", "png", "one place"),
+            ("this rollout", "zarr", "whole questions"),
+        ):
+            assert why in screen.order(what, "all teachers", kind, str(tmp_path / "x")).refusal  # type: ignore[arg-type]
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
+        await pilot.press("down", "down", *["right"] * FORMATS.index("html"))
+        await pilot.pause()
+        assert "a page holds whole rollouts" in picture(pilot)
+        pilot.app.screen.query_one(Input).value = str(tmp_path / "x.html")
+        await pilot.press("tab", "enter")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, ExportDialog) and not list(tmp_path.glob("x*"))
+
+
 async def test_help_has_every_key_and_nothing_else(calm_store: Path) -> None:
     async with browsing(calm_store) as (pilot, screen):
         panes = (screen.tokens, screen.node, screen.teachers, screen.questions, screen.rollouts)
@@ -259,6 +336,46 @@ async def test_help_has_every_key_and_nothing_else(calm_store: Path) -> None:
         assert all(does for _, lines in on_top.keys for _, does in lines)
         assert [title for title, _ in on_top.keys][:5] == ["move", "find", "colour", "read", "keep"]
         assert NAMES["apostrophe"] in shown
+
+
+@pytest.mark.parametrize("key", ["c", "g"])
+async def test_a_heading_of_the_help_is_there_once(calm_store: Path, key: str) -> None:
+    async with browsing(calm_store, wish=Wish("q000/0")) as (pilot, _):
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Guest) and pilot.app.screen.settled)
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        on_top = pilot.app.screen
+        assert isinstance(on_top, Help)
+        titles = [title for title, _ in on_top.keys]
+        assert len(set(titles)) == len(titles)
+        assert dict(on_top.keys)["more"] == (("ctrl+l", "draw everything anew"), ("ctrl+p", "all commands"))
+
+
+@SIZES
+async def test_the_help_explains_every_abbreviation(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size) as (pilot, _):
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Help))
+        await pilot.pause()
+        on_top = pilot.app.screen
+        assert isinstance(on_top, Help)
+        lines = ["".join(part.text for part in line).rstrip() for line in on_top.lines()]
+        assert max(map(len, lines)) <= on_top.width <= 80
+        begin = lines.index("words and signs")
+        words = {line[2:12].strip() for line in lines[begin + 1 : lines.index("metrics")]}
+        assert {"|S|", "SR", "V", "Adv", "P(+)", "rel", "ΔH", "n", "p_succ", "backed up", "gain ±se", "overlap", "late"} <= words
+        text = " ".join(" ".join(lines[begin:]).split())
+        assert "success-rate range" in text and "size of the support" in text and "entropy of the teacher less" in text
+        assert "so both gradients point along one line: the cosine is +1 or −1" in text
+        sheet = on_top.query_one("#sheet")
+        seen = set()
+        for _ in range(40):
+            seen |= set(picture(pilot).splitlines())
+            await pilot.press("pagedown")
+            await pilot.pause()
+        assert sheet.scroll_offset.y == sheet.max_scroll_y > 0
+        assert any("less that of the student" in line for line in seen)
 
 
 async def test_a_window_that_is_too_small_is_one_sentence(calm_store: Path) -> None:
@@ -283,14 +400,14 @@ def test_a_terminal_that_cannot_place_its_cursor_is_told_so(
 ) -> None:
     import sys
 
-    from opd_tui import cli
+    from opd_tui import entry
 
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys, "argv", ["opd-tui", "browse", str(calm_store)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        entry.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert command_line is cli.app

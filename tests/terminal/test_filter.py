@@ -21,7 +21,7 @@ from opd_tui.scan_columns import Chosen
 from opd_tui.scanner import Scanner
 from opd_tui.scanning import scan
 from opd_tui.screens.browse import Browse
-from opd_tui.screens.filter import Filter, Names
+from opd_tui.screens.filter import Filter, Names, NameSuggester
 from opd_tui.screens.goto import Goto
 from opd_tui.text import Safe
 from opd_tui.widgets.match_list import MatchList
@@ -141,17 +141,70 @@ async def test_the_lists_show_what_matches_and_escape_shows_all(calm_store: Path
         assert "there is no filter" in picture(pilot)
 
 
-async def test_a_row_that_the_cursor_came_to_without_a_move_opens(calm_store: Path) -> None:
-    async with browsing(calm_store, wish=Wish("q000")) as (pilot, screen):
+@SIZES
+async def test_where_one_stands_is_listed_dim_if_it_does_not_match(calm_store: Path, size: tuple[int, int]) -> None:
+    async with browsing(calm_store, size, wish=Wish("q000/1")) as (pilot, screen):
         await ask(pilot, "number >= 2 & rollout > 1")
         await pilot.press("escape")
         await back(pilot, screen)
-        assert screen.session.question_id == "q000" and screen.questions.questions[0].id == "q002"
-        await press(pilot, screen, "L", "enter")
+        assert screen.note.startswith("/8, none here ")
+        assert [one.id for one in screen.questions.questions] == ["q000", "q002", "q003", "q004", "q005"]
+        assert [one.index for one in screen.rollouts.rollouts] == [1]
+        dim = screen.palette.ink.dim
+        for rows in (screen.questions, screen.rollouts):
+            assert rows.cursor == 0
+            row = rows.cells(0)
+            assert {cell.color for cell in row} == {dim} and [cell.text for cell in row[2:]] == ["no", "match"]
+        await press(pilot, screen, "L")
+        shown = picture(pilot)
+        assert "questions 4 of 6" in shown and "0 of 4 rollouts" in shown and shown.count("no match") == 2
+        await press(pilot, screen, "escape", "r")
+        assert here(screen)[:2] == ("q000", 1) and "f and F go to matches" in picture(pilot)
+        await press(pilot, screen, "L", "down")
+        assert here(screen)[0] == "q002" and screen.session.rollout in (2, 3)
+        assert [one.id for one in screen.questions.questions] == ["q002", "q003", "q004", "q005"]
+        assert [one.index for one in screen.rollouts.rollouts] == [2, 3]
+        assert "none here" not in screen.note and "no match" not in picture(pilot)
+
+
+async def test_next_and_previous_go_from_what_does_not_match_to_a_match(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q002/1")) as (pilot, screen):
+        await ask(pilot, "number >= 1 & (rollout == 0 | rollout == 3)")
+        await pilot.press("escape")
+        await back(pilot, screen)
+        assert [one.index for one in screen.rollouts.rollouts] == [0, 1, 3]
+        assert "2 of 4 rollouts" in picture(pilot)
+        await press(pilot, screen, "r")
+        assert here(screen)[:2] == ("q002", 3)
+        await press(pilot, screen, "R")
+        assert here(screen)[:2] == ("q002", 0)
+        await press(pilot, screen, "F")
+        assert here(screen)[:2] == ("q001", 3)
+        place = screen.place
+        assert place is not None
+        screen.go_to("q002/1")
         await until(pilot, lambda: screen.settled)
-        assert screen.session.question_id == "q002" and screen.session.rollout in (2, 3)
-        await press(pilot, screen, "r", "r", "r")
-        assert screen.session.rollout == 3
+        await press(pilot, screen, "f")
+        assert here(screen)[:2] == ("q002", 3)
+        order = screen.order("everything in the list", "all teachers", "jsonl", "x")
+        assert order.questions == ("q001", "q002", "q003", "q004", "q005")
+
+
+@pytest.mark.parametrize(
+    ("typed", "goes_on"),
+    [
+        ("n > 20a", None),
+        ("n > 20an", None),
+        ("n > 2.a", None),
+        ("known(align)a", None),
+        ("n > 20 a", "n > 20 align"),
+        ("!inc", "!incorrect"),
+        ("(inc", "(incorrect"),
+    ],
+)
+async def test_a_completion_is_never_glued_to_a_number(typed: str, goes_on: str | None) -> None:
+    found = await NameSuggester().get_suggestion(typed)
+    assert found == goes_on or (goes_on is not None and found is not None and found.startswith(typed))
 
 
 async def test_an_empty_line_takes_the_filter_away(calm_store: Path) -> None:
@@ -350,7 +403,7 @@ async def test_goto_takes_any_part_of_a_place(calm_store: Path, size: tuple[int,
         await until(pilot, lambda: isinstance(pilot.app.screen, Goto))
         for typed, sentence in (
             ("q009", "did you mean"),
-            ("/7", "q003 has no rollout 7; there is 0 to 3"),
+            ("/7", "q003 has no rollout 7 in this store; it has 0, 1, 2, 3"),
             ("//9999", "has no token 9999"),
             ("q00", "6 questions have 'q00' in their names"),
             ("", "QUESTION/ROLLOUT/TOKEN is wanted"),
