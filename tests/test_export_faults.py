@@ -61,7 +61,7 @@ def test_stopped_in_the_middle_it_leaves_what_was_there(made: Path, tmp_path: Pa
 STOPPED = """
 import os, signal, sys
 import opd_tui.export, store.copying
-from opd_tui.cli import main
+from opd_tui.entry import main
 
 def at(number, plain):
     n = 0
@@ -89,7 +89,7 @@ for out in outs:
 
 def test_sigterm_leaves_nothing(made: Path, tmp_path: Path) -> None:
     formats = ("jsonl", "csv", "parquet", "npz", "zip", "zarr")
-    outs = [str(tmp_path / f"x.{format}") for kind in formats]
+    outs = [str(tmp_path / f"x.{kind}") for kind in formats]
     done = subprocess.run(
         [sys.executable, "-c", STOPPED, str(made), *outs], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
