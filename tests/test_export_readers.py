@@ -98,6 +98,15 @@ def _with_datasets(path: Path) -> list[Row]:
     return list(found)
 
 
+def _with_features(path: Path) -> list[Row]:
+    """Lines of JSON whose first ones have not every column yet: `datasets` looks at those alone, where it is told nothing."""
+    import datasets
+
+    lines, more = str(path.with_name("S.jsonl")), {"cache_dir": str(path.parent / "cache"), "chunksize": 2000}
+    features = datasets.Features.from_arrow_schema(row_schema(OBJECTIVES))
+    return list(datasets.load_dataset("json", data_files=lines, split="train", features=features, **more))
+
+
 @pytest.mark.parametrize("read", [_with_json, _with_polars, _with_duckdb, _with_datasets])
 def test_lines_of_json(exported: tuple[Path, list[Row]], read: Callable[[Path], list[Row]]) -> None:
     folder, expected = exported
@@ -128,8 +137,8 @@ def test_comma_separated(exported: tuple[Path, list[Row]], read: Callable[[Path]
                 assert (json.loads(cell) if isinstance(cell, str) else cell) == mine, name
 
 
-@pytest.mark.parametrize("read", [_with_pyarrow, _with_datasets])
-def test_parquet(exported: tuple[Path, list[Row]], read: Callable[[Path], list[Row]]) -> None:
+@pytest.mark.parametrize("read", [_with_pyarrow, _with_datasets, _with_features])
+def test_with_types(exported: tuple[Path, list[Row]], read: Callable[[Path], list[Row]]) -> None:
     folder, expected = exported
     found = read(folder / "S.parquet")
     schema = row_schema(OBJECTIVES)
