@@ -64,8 +64,14 @@ def _with_pyarrow(path: Path) -> list[Row]:
 def _with_pandas(path: Path) -> list[Row]:
     import pandas
 
-    found: list[Row] = pandas.read_csv(path, **PANDAS).to_dict("records")
-    return found
+    if path.suffix == ".jsonl":
+        found = pandas.read_json(path, lines=True, dtype=False, precise_float=True)
+        return [
+            {name: None if isinstance(one, float) and math.isnan(one) else one for name, one in row.items()}
+            for row in found.to_dict("records")
+        ]
+    of_csv: list[Row] = pandas.read_csv(path, **PANDAS).to_dict("records")
+    return of_csv
 
 
 def _with_polars(path: Path) -> list[Row]:
@@ -81,7 +87,7 @@ def _with_duckdb(path: Path) -> list[Row]:
 
     with duckdb.connect() as connection:
         if path.suffix == ".jsonl":
-            found = connection.execute("SELECT * FROM read_json(?)", [str(path)])
+            found = connection.execute("SELECT * FROM read_json(?, sample_size = -1)", [str(path)])
         else:
             types = ", ".join(f"'{name}': 'VARCHAR'" for name in TEXT)
             found = connection.execute(f"SELECT * FROM read_csv(?, types = {{{types}}}, sample_size = -1)", [str(path)])
@@ -107,7 +113,7 @@ def _with_features(path: Path) -> list[Row]:
     return list(datasets.load_dataset("json", data_files=lines, split="train", features=features, **more))
 
 
-@pytest.mark.parametrize("read", [_with_json, _with_polars, _with_duckdb, _with_datasets])
+@pytest.mark.parametrize("read", [_with_json, _with_pandas, _with_polars, _with_duckdb, _with_datasets])
 def test_lines_of_json(exported: tuple[Path, list[Row]], read: Callable[[Path], list[Row]]) -> None:
     folder, expected = exported
     found = read(folder / "S.jsonl")
