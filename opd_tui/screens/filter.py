@@ -61,6 +61,7 @@ class Filter(Prompted):
         self._timer: Timer | None = None
         self._error = ""
         self._checked: Checked | None = None
+        self._looked_for = ""  #: the text of which `_checked` and `_error` are
         self._begun = False
         self._going = False  #: enter was pressed before anything was found
 
@@ -115,7 +116,7 @@ class Filter(Prompted):
         self.show()
 
     def _check(self) -> None:
-        self._error, self._checked = "", None
+        self._error, self._checked, self._looked_for = "", None, self._text
         if self._text.strip():
             try:
                 self._checked = self._filtering.check(self._filtering.query(self._text, only_here=self._only_here))
@@ -258,9 +259,11 @@ class Filter(Prompted):
         """Back to where one was. A line that can be read is the filter from now on, an empty one takes it away."""
         if not self._text.strip():
             self._filtering.clear()
-        elif self._checked is not None:
-            if self._timer is not None:
-                self._type()
+            self.dismiss()
+            return
+        if self._timer is not None or self._text != self._looked_for:  # a key may be ahead of what the line tells
+            self._type()
+        if self._checked is not None:
             self._filtering.apply()
         else:
             self._filtering.give_up()

@@ -11,7 +11,6 @@ import pytest
 from textual.widgets import Input
 
 from opd_tui.app import OpdTui, Wish
-from opd_tui.cli import app as command_line
 from opd_tui.export import Selection, rows
 from opd_tui.exporting import ENDINGS, FORMATS, WHATS, Format, What
 from opd_tui.metrics import BY_KEY
@@ -410,4 +409,3 @@ def test_a_terminal_that_cannot_place_its_cursor_is_told_so(
         entry.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
-    assert command_line is cli.app
