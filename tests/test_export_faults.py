@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opd_tui.export import Selection, write
+from opd_tui.export.rows import Selection, write
 from store.copying import copy
 from store.errors import StoreError
 from tests.synthetic import write_store

@@ -18,7 +18,7 @@ from compute import findings
 from compute.evidence import Evidence, gather
 from compute.findings import Finding
 from compute.statistics import Interval
-from opd_tui.report_claims import LOCAL, Claim, claims
+from opd_tui.report.claims import LOCAL, Claim, claims
 
 
 def all_of(evidence: Evidence) -> list[Finding]:

@@ -19,7 +19,7 @@ from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.findings.shape import ADDED_LATER
 from compute.objectives import parse
 from compute.statistics import Interval
-from opd_tui.report_claims import Claim, claims
+from opd_tui.report.claims import Claim, claims
 from opd_tui.text import Safe, cells, fold, safe
 from store.errors import StoreError
 from store.reader import Store
