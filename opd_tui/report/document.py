@@ -155,7 +155,7 @@ def _tables(finding: Finding) -> tuple[Table, ...]:
     tables = []
     for objective in dict.fromkeys(row.objective for row in finding.rows):
         rows = [row for row in finding.rows if row.objective == objective]
-        titles, lines = lines_of(finding, rows, counted=True, broad=True)
+        titles, lines = lines_of(finding, rows, counted=True)
         named = any(row.teacher for row in rows)
         tables.append(
             Table(
