@@ -22,7 +22,7 @@ from typing import Any
 import store
 from benchmarks.big_store import write
 from benchmarks.measure import close
-from opd_tui.export import Selection, rows
+from opd_tui.export.rows import Selection, rows
 
 TOKENS_A_ROLLOUT = 600
 FORMATS = ("jsonl", "csv", "parquet", "npz", "zarr")

@@ -14,11 +14,11 @@ import store
 from benchmarks.big_store import TEACHERS, write
 from benchmarks.measure import medians, report
 from compute.scores import score
-from opd_tui.expression import parse
-from opd_tui.scan_columns import Chosen
-from opd_tui.scanner import Scanner
-from opd_tui.scanning import scan
-from opd_tui.text_search import TextSearch
+from opd_tui.search.columns import Chosen
+from opd_tui.search.expression import parse
+from opd_tui.search.scanner import Scanner
+from opd_tui.search.scanning import scan
+from opd_tui.search.texts import TextSearch
 from store.schema import DIVERGENCES
 
 JS = DIVERGENCES.index("js")

@@ -215,7 +215,7 @@ def browse(
         except ValueError as error:
             raise typer.BadParameter(f"{error}.") from None
     if web:
-        from opd_tui.web import serve
+        from opd_tui.web.serving import serve
 
         serve(path, port=port, at=at, teacher=teacher, metric=metric)
         return

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from compute.posterior import Prior
     from opd_tui.charts import Study
     from opd_tui.copying import Copying
-    from opd_tui.exporting import Order
+    from opd_tui.export.job import Order
     from opd_tui.facts import Catalogue, Passage
-    from opd_tui.matches import Found
     from opd_tui.overview import Overview
     from opd_tui.pages import RolloutPage
     from opd_tui.pairing import Comparison
     from opd_tui.place import Place
-    from opd_tui.query import Query
     from opd_tui.reading import Library
+    from opd_tui.search.matches import Found
+    from opd_tui.search.query import Query
     from opd_tui.state import Kept
     from opd_tui.view import View
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from compute.posterior import Prior
     from opd_tui.charts import ChartPart, Study
     from opd_tui.copying import Copying
-    from opd_tui.exporting import Order
+    from opd_tui.export.job import Order
     from opd_tui.loader import Exporting
-    from opd_tui.matches import Found
     from opd_tui.overview import Overview, PartOverview
-    from opd_tui.query import Query
+    from opd_tui.search.matches import Found
+    from opd_tui.search.query import Query
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -231,7 +231,7 @@ class Library:
 
     def copied(self, what: Copying, place: Place, teacher: str, prior: Prior | None) -> tuple[str, str, str]:
         """What it is, the text, and the name of a file for it: a token's bytes as text, or its row of an export."""
-        from opd_tui.export import one_row
+        from opd_tui.export.rows import one_row
 
         assert place.rollout is not None and place.token is not None
         page = self.rollout(place.question_id, place.rollout)
@@ -244,7 +244,7 @@ class Library:
 
     def export(self, order: Order, tell: Callable[[int, int], None]) -> Exporting:
         """Write rows to a file, and say so. Raises StoreError."""
-        from opd_tui.exporting import carry_out
+        from opd_tui.export.job import carry_out
 
         return carry_out(self._path, order, tell)
 
@@ -273,7 +273,7 @@ class Library:
 
     def search(self, query: Query) -> Iterator[Found]:
         """What matches in the whole store, in blocks. Raises StoreError."""
-        from opd_tui.searching import search
+        from opd_tui.search.searching import search
 
         return search(self._store, query)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from opd_tui.decide_command import decide
+from opd_tui.decide.words import decide
 
 if TYPE_CHECKING:
-    from opd_tui.export import Selection, Told
+    from opd_tui.export.rows import Selection, Told
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
 
@@ -76,8 +76,8 @@ def export(
     if format in ("parquet", "npz", "png") and out == "-":
         raise typer.BadParameter(f"{format.capitalize()} is no text: name a file with -o.")
     from compute.objectives import parse
-    from opd_tui.export import Selection, parse_range, write
-    from opd_tui.expression import ExpressionError
+    from opd_tui.export.rows import Selection, parse_range, write
+    from opd_tui.search.expression import ExpressionError
 
     try:
         positions = parse_range(tokens)
@@ -104,7 +104,7 @@ def export(
 def _told(path: str, selection: Selection, format: str, out: str) -> Iterator[Told | None]:
     """Of an export that takes long: how much it will be, and then how far it is; on standard error."""
     import store
-    from opd_tui.export import count
+    from opd_tui.export.rows import count
 
     opened = store.open(path)
     n = count(opened, selection) if out != "-" else 0
@@ -114,7 +114,7 @@ def _told(path: str, selection: Selection, format: str, out: str) -> Iterator[To
     from rich.console import Console
 
     from opd_tui.copied import shown
-    from opd_tui.exporting import in_words
+    from opd_tui.export.job import in_words
     from opd_tui.text import safe
 
     print(f"{in_words(n, format)}{'; --where takes some of them' if selection.where else ''}.", file=sys.stderr)
@@ -130,12 +130,12 @@ def _export_page(path: str, selection: Selection, format: Literal["html", "svg",
     if format == "html":
         if selection.positions:
             raise typer.BadParameter("An HTML page holds whole rollouts: choose with --question, --rollout and --teacher.")
-        from opd_tui.html_export import write_html
+        from opd_tui.export.html import write_html
 
         n = write_html(path, selection, out)
         said = f"{n:,} rollout{'s are' if n != 1 else ' is'} in {safe(out)}."
     else:
-        from opd_tui.picture import write_picture
+        from opd_tui.export.picture import write_picture
 
         write_picture(path, selection, format, out)
         said = f"The picture is in {safe(out)}."
@@ -163,8 +163,8 @@ def _export_store(
 def _matching(path: str, where: str, questions: list[str] | None) -> list[str]:
     """Those of the questions that have a match."""
     import store
-    from opd_tui.expression import ExpressionError
-    from opd_tui.where import matching_questions
+    from opd_tui.export.where import matching_questions
+    from opd_tui.search.expression import ExpressionError
     from store.errors import StoreError
 
     try:
@@ -207,13 +207,13 @@ def report(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if out:
-        from opd_tui.report_document import write_report
+        from opd_tui.report.document import write_report
         from opd_tui.text import safe
 
         write_report(path, out, objectives=objectives, support=support, estimator=estimator)
         print(f"The report is in {safe(out)}.")
         return
-    from opd_tui.report import print_report
+    from opd_tui.report.terminal import print_report
 
     print_report(path, objectives=objectives, support=support, estimator=estimator, as_json=json)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from compute.findings import Finding, gather, teacher_ranking
 from compute.findings.shape import warned
 from compute.trainers import TRAINERS, Meaning, read_settings
-from opd_tui.report import table
+from opd_tui.report.terminal import table
 from opd_tui.text import safe
 from store.errors import StoreError
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import store
 from compute.decisions import gates
-from opd_tui import decide as module
-from opd_tui import decide_rows
 from opd_tui.cli import app
-from opd_tui.decide_hashes import Hashes
-from opd_tui.decide_rows import Prompts, privileged_context
+from opd_tui.decide import results as module
+from opd_tui.decide import rows as decide_rows
+from opd_tui.decide.hashes import Hashes
+from opd_tui.decide.rows import Prompts, privileged_context
 from store.errors import StoreError
 from tests.conftest import ROOT
 from tests.synthetic import write_store

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import store
 from opd_tui.cli import app
-from opd_tui.export import Row, Selection, rows
+from opd_tui.export.rows import Row, Selection, rows
 from tests.synthetic import write_store
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opd_tui.export import Selection, write
+from opd_tui.export.rows import Selection, write
 from store.copying import copy
 from store.errors import StoreError
 from tests.conftest import OPD_TUI, ROOT

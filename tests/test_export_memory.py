@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import opd_tui.export
+import opd_tui.export.rows
 import store
-from opd_tui.export import Row, Selection, rows
-from opd_tui.npz import write_npz
-from opd_tui.parquet import write_parquet
+from opd_tui.export.npz import write_npz
+from opd_tui.export.parquet import write_parquet
+from opd_tui.export.rows import Row, Selection, rows
 from store import copying
 from store.reader import Store
 from tests.synthetic import write_store
@@ -36,7 +36,7 @@ def some(made: Path) -> list[Row]:
 def as_text(format: str) -> Callable[[Iterator[Row], Path], int]:
     def written(found: Iterator[Row], path: Path) -> int:
         with path.open("w", encoding="utf-8") as file:
-            return opd_tui.export._write(found, format, OBJECTIVES, file, str)  # type: ignore[arg-type]
+            return opd_tui.export.rows._write(found, format, OBJECTIVES, file, str)  # type: ignore[arg-type]
 
     return written
 
@@ -73,7 +73,7 @@ def test_six_times_the_rows_take_no_more_memory(some: list[Row], tmp_path: Path,
 
 def test_what_a_study_teaches_is_learnt_from_a_few_nodes_at_a_time(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = []
-    plain = opd_tui.export.score
+    plain = opd_tui.export.rows.score
 
     def score(nodes: Any, **settings: Any) -> Any:
         together.append(len(nodes))
@@ -82,12 +82,12 @@ def test_what_a_study_teaches_is_learnt_from_a_few_nodes_at_a_time(made: Path, m
     def whole(*arguments: object, **settings: object) -> None:
         raise AssertionError("all nodes of a study at once")
 
-    monkeypatch.setattr(opd_tui.export, "score", score)
+    monkeypatch.setattr(opd_tui.export.rows, "score", score)
     monkeypatch.setattr(Store, "study_nodes", whole)
     opened = store.open(made)
     question = max(len(opened.nodes(one.id)) for one in opened.questions())
     expected = list(rows(opened, Selection()))
-    monkeypatch.setattr(opd_tui.export, "_SCORED_TOGETHER", 1)
+    monkeypatch.setattr(opd_tui.export.rows, "_SCORED_TOGETHER", 1)
     together.clear()
     found = list(rows(opened, Selection()))
     assert max(together) == question and sum(together) == 2 * opened.counts().n_nodes
@@ -97,7 +97,7 @@ def test_what_a_study_teaches_is_learnt_from_a_few_nodes_at_a_time(made: Path, m
             for name in ("alignment", "p_positive"):
                 a, b = ([np.nan if one is None else one for one in row[name].values()] for row in (mine, theirs))
                 np.testing.assert_allclose(a, b, rtol=1e-6)
-    monkeypatch.setattr(opd_tui.export, "FIT_NODES", max(1, opened.counts().n_nodes // 2))
+    monkeypatch.setattr(opd_tui.export.rows, "FIT_NODES", max(1, opened.counts().n_nodes // 2))
     together.clear()
     list(rows(opened, Selection()))
     assert sum(together) < 2 * opened.counts().n_nodes, "of a large study, some questions"

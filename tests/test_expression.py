@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opd_tui.evaluating import Texts, evaluate
-from opd_tui.expression import MAX_LENGTH, Expression, ExpressionError, Level, Literal, Node, Operation, parse
-from opd_tui.expression_names import BY_KEY, FUNCTIONS, NAMES
+from opd_tui.search.evaluating import Texts, evaluate
+from opd_tui.search.expression import MAX_LENGTH, Expression, ExpressionError, Level, Literal, Node, Operation, parse
+from opd_tui.search.names import BY_KEY, FUNCTIONS, NAMES
 
 TEACHERS, OBJECTIVES = ("big", "self-1c"), ("reverse_kl", "jsd(0.5)")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from opd_tui.export import Selection
-from opd_tui.html_export import write_html
+from opd_tui.export.html import write_html
+from opd_tui.export.rows import Selection
 from opd_tui.markup import data
 from store.errors import StoreError
 from store.writer import create
@@ -165,6 +165,6 @@ def test_a_file_that_cannot_be_written_leaves_nothing(made: Path, tmp_path: Path
 
 
 def test_more_rollouts_than_a_browser_shows_are_refused(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opd_tui.html_export.MOST_ROLLOUTS", 11)
+    monkeypatch.setattr("opd_tui.export.html.MOST_ROLLOUTS", 11)
     with pytest.raises(StoreError, match="holds 11 rollouts, and 12 are chosen; choose with --question and --rollout"):
         write_html(str(made), Selection(), str(tmp_path / "x.html"))

@@ -18,7 +18,7 @@ from compute.progress import Reporter
 from compute.runner import create, run
 from compute.setup import prepare
 from opd_tui.info import describe
-from opd_tui.report import print_report
+from opd_tui.report.terminal import print_report
 from store import doctor
 from store.errors import StoreError
 from store.parts import concatenate

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import opd_tui.parquet
+import opd_tui.export.parquet
 import store
-from opd_tui.export import PER_OBJECTIVE, Selection, rows, write
-from opd_tui.parquet import row_schema
+from opd_tui.export.parquet import row_schema
+from opd_tui.export.rows import PER_OBJECTIVE, Selection, rows, write
 from store.errors import StoreError
 from tests.synthetic import write_store
 
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(made: Path) -> Path:
     out = made.parent / "S.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opd_tui.parquet.write_parquet, "__defaults__", (50,))  # many row groups
+        patch.setattr(opd_tui.export.parquet.write_parquet, "__defaults__", (50,))  # many row groups
         assert write(str(made), SELECTION, "parquet", str(out)) > 150
     return out
 

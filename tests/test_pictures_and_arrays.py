@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import store
-from opd_tui.export import PER_OBJECTIVE, Selection, rows
-from opd_tui.npz import CHILD, ROW
+from opd_tui.export.npz import CHILD, ROW
+from opd_tui.export.rows import PER_OBJECTIVE, Selection, rows
 from tests.conftest import ROOT, run_opd
 from tests.synthetic import write_store
 

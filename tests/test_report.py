@@ -14,8 +14,8 @@ from rich.console import Console
 
 from compute.findings import Finding, FindingRow
 from compute.statistics import Interval
-from opd_tui.report import table
-from opd_tui.report_document import document
+from opd_tui.report.document import document
+from opd_tui.report.terminal import table
 from tests.conftest import run_opd
 from tests.synthetic import write_store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from compute import findings
 from compute.evidence import Evidence, gather
 from compute.findings import Finding
 from compute.statistics import Interval
-from opd_tui.report_claims import LOCAL, Claim, claims
+from opd_tui.report.claims import LOCAL, Claim, claims
+from tests.conftest import ROOT
 
 
 def all_of(evidence: Evidence) -> list[Finding]:
@@ -102,6 +104,36 @@ def test_what_a_null_earns_as_well_is_not_the_teachers_knowledge(known: list[Fin
         with_null = [replace(one, rows=(*one.rows, null)) if one is ranking else one for one in known]
         found = claims(with_null, n_done=24, n_planned=24)
         assert any("moves the student towards success" in text and "hot" in text for text in texts(found, verdict, "early"))
+
+
+def test_a_null_above_the_best_teacher_is_named(known: list[Finding]) -> None:
+    ranking = next(one for one in known if one.name == "teacher_ranking")
+    best = max((row for row in ranking.rows if not row.null), key=lambda row: row.numbers["probability_best"])
+    assert best.numbers["probability_best"] >= 0.95
+    for more, named in ((0.001, True), (-0.001, False)):
+        gain = Interval(best.intervals["gain"].mean + more, -1.0, 1.0, 24)
+        null = replace(best, teacher="hot", null=True, intervals={**best.intervals, "gain": gain})
+        with_null = [replace(one, rows=(*one.rows, null)) if one is ranking else one for one in known]
+        (said,) = (one for one in claims(with_null, n_done=24, n_planned=24) if "has the largest mean gain" in one.text)
+        assert ("That of hot, which knows nothing of the answer, is larger still." in said.text) is named
+
+
+def test_numbers_in_the_sentences_of_the_shown_report_are_those_of_its_tables() -> None:
+    page = (ROOT / "docs" / "report_boolq.md").read_text()
+    sentences = [line for line in page.splitlines() if line.startswith("- ") and " flagged" not in line]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
+    n_seen = 0
+    for sentence in sentences:
+        for number in re.findall(r"[+-]\d+\.\d+ \[[^\]]+\]", sentence):
+            teacher = next((name for name in ("self-1c", "self-answer") if name in sentence), "")
+            assert any(number in row and row[0] == teacher for row in rows), (number, sentence)
+            n_seen += 1
+    assert n_seen == 13
+    for share, title in ((100, "best"), (24, "cut off")):
+        (head, *_) = (row for row in rows if title in row)
+        assert any(f"{share}%" in sentence for sentence in sentences)
+        cells = [row[head.index(title)] for row in rows[rows.index(head) :] if len(row) == len(head)]
+        assert any(cell.startswith(f"{share / 100:.2f}") for cell in cells), (share, cells)
 
 
 @pytest.mark.parametrize(

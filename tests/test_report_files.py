@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from msgspec.structs import replace
 
 import store
-from opd_tui.report_document import VERDICTS, document, write_report
-from opd_tui.report_markdown import code_span, escaped
+from opd_tui.report.document import VERDICTS, document, write_report
+from opd_tui.report.markdown import code_span, escaped
 from store.errors import StoreError
 from tests import synthetic
 from tests.conftest import ROOT, run_opd

@@ -12,13 +12,13 @@ import pytest
 import store
 from compute.posterior import fit
 from compute.scores import score
-from opd_tui import scanner as subject
-from opd_tui.export import Row, Selection, rows
-from opd_tui.expression import parse
-from opd_tui.matches import Found, Match
-from opd_tui.scan_columns import Chosen
-from opd_tui.scanner import Scanner
-from opd_tui.scanning import scan
+from opd_tui.export.rows import Row, Selection, rows
+from opd_tui.search import scanner as subject
+from opd_tui.search.columns import Chosen
+from opd_tui.search.expression import parse
+from opd_tui.search.matches import Found, Match
+from opd_tui.search.scanner import Scanner
+from opd_tui.search.scanning import scan
 from store.reader import Store
 from store.tables import TeacherInfo
 from store.writer import add_teacher, create, publish_teacher

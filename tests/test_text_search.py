@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import store
-from opd_tui.expression import ExpressionError
-from opd_tui.query import Query, check
-from opd_tui.scanning import scan
-from opd_tui.text_search import TextSearch, find
+from opd_tui.search.expression import ExpressionError
+from opd_tui.search.query import Query, check
+from opd_tui.search.scanning import scan
+from opd_tui.search.texts import TextSearch, find
 from tests.synthetic import write_store
 
 

@@ -54,8 +54,8 @@ def test_the_wheel_holds_what_it_must(wheel):
     for name in ("opd_tui/py.typed", "compute/py.typed", "store/py.typed", "opd_tui/app.tcss"):
         assert name in names
     for name in (
-        "web_page/index.html",
-        "web_page/page.js",
+        "web/page/index.html",
+        "web/page/page.js",
         "html_page/rollout.js",
         "html_page/rollout.css",
         "html_page/report.css",

@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 
 from opd_tui.bookmarks import Bookmark, Bookmarks
 from opd_tui.copying import Copying, keep
-from opd_tui.exporting import PICTURES, ROWS, Format, Order, Teachers, What
+from opd_tui.export.job import PICTURES, ROWS, Format, Order, Teachers, What
 from opd_tui.loader import Answer, Copied, Exporting, Loader
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Palette

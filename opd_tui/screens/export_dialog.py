@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from opd_tui.exporting import ENDINGS, FORMATS, TEACHERS, WHATS, Format, Order, Teachers, What
+from opd_tui.export.job import ENDINGS, FORMATS, TEACHERS, WHATS, Format, Order, Teachers, What
 from opd_tui.palette import Palette
 from opd_tui.screens.dialog import Dialog
 from opd_tui.text import safe

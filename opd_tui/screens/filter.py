@@ -14,14 +14,14 @@ from textual.suggester import Suggester
 from textual.timer import Timer
 from textual.widgets import Input
 
-from opd_tui.expression import ExpressionError
-from opd_tui.expression_names import CONSTANTS, FUNCTIONS, NAMES, WORDS, Level
-from opd_tui.matches import ORDERS
 from opd_tui.palette import Palette
-from opd_tui.query import Checked
 from opd_tui.screens.filtering import Filtering
 from opd_tui.screens.prompted import Line, Prompted
 from opd_tui.screens.reader import SheetScreen
+from opd_tui.search.expression import ExpressionError
+from opd_tui.search.matches import ORDERS
+from opd_tui.search.names import CONSTANTS, FUNCTIONS, NAMES, WORDS, Level
+from opd_tui.search.query import Checked
 from opd_tui.text import fold, safe
 from opd_tui.widgets.lines import Panel, Spans, ink, ljust, span
 from opd_tui.widgets.match_list import MatchList

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from opd_tui.expression_names import Level
-from opd_tui.matches import Matches
 from opd_tui.numbers import NONE, plain, signed
 from opd_tui.place import NOWHERE
+from opd_tui.search.matches import Matches
+from opd_tui.search.names import Level
 from opd_tui.text import Safe, safe
 from opd_tui.widgets.rows import Cell, Column, RowList
 

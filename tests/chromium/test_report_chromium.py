@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opd_tui.report_document import VERDICTS, document, write_report
+from opd_tui.report.document import VERDICTS, document, write_report
 from tests.synthetic import write_store
 
 pytestmark = pytest.mark.chromium

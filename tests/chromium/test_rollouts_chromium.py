@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import store
-from opd_tui.export import Selection
-from opd_tui.html_export import write_html
+from opd_tui.export.html import write_html
+from opd_tui.export.rows import Selection
 from opd_tui.text import Kind, runs
 from tests.synthetic import write_store
 

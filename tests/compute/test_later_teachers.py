@@ -19,7 +19,7 @@ from compute.runner import run
 from compute.setup import prepare
 from compute.study import parse_teacher
 from opd_tui.info import describe
-from opd_tui.report import print_report
+from opd_tui.report.terminal import print_report
 from tests.conftest import CHAIN_SUMS, OPD_TUI, small_study
 from tests.stored import stored
 

@@ -11,8 +11,8 @@ import pytest
 from textual.widgets import Input
 
 from opd_tui.app import OpdTui, Wish
-from opd_tui.export import Selection, rows
-from opd_tui.exporting import ENDINGS, FORMATS, WHATS, Format, What
+from opd_tui.export.job import ENDINGS, FORMATS, WHATS, Format, What
+from opd_tui.export.rows import Selection, rows
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Depth
 from opd_tui.screens.dialog import Dialog

@@ -13,16 +13,16 @@ from textual.widgets import Input
 
 import store
 from opd_tui.app import Wish
-from opd_tui.expression import parse
 from opd_tui.loader import Answer, Loader, Opened, Searched
-from opd_tui.matches import Found, Match, Matches
-from opd_tui.query import Query
-from opd_tui.scan_columns import Chosen
-from opd_tui.scanner import Scanner
-from opd_tui.scanning import scan
 from opd_tui.screens.browse import Browse
 from opd_tui.screens.filter import Filter, Names, NameSuggester
 from opd_tui.screens.goto import Goto
+from opd_tui.search.columns import Chosen
+from opd_tui.search.expression import parse
+from opd_tui.search.matches import Found, Match, Matches
+from opd_tui.search.query import Query
+from opd_tui.search.scanner import Scanner
+from opd_tui.search.scanning import scan
 from opd_tui.text import Safe
 from opd_tui.widgets.match_list import MatchList
 from tests.synthetic import question_record

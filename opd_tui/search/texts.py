@@ -7,8 +7,8 @@ import re
 import numpy as np
 from msgspec import Struct
 
-from opd_tui.evaluating import Bool
-from opd_tui.scanner import NO_HITS, Hits
+from opd_tui.search.evaluating import Bool
+from opd_tui.search.scanner import NO_HITS, Hits
 from store.reader import Store
 
 #: Characters that are shown before and after what was found.
@@ -50,7 +50,7 @@ def _length(text: str) -> int:
 
 
 class TextSearch:
-    """A text in all rollouts of a store, or in some. A `Search` of `opd_tui.scanning`. Raises StoreError."""
+    """A text in all rollouts of a store, or in some. A `Search` of `opd_tui.search.scanning`. Raises StoreError."""
 
     def __init__(self, opened: Store, text: str, only: Bool | None = None) -> None:
         """`only`: rollouts (rows of the listing) to look at."""

@@ -61,7 +61,7 @@ def row_schema(objectives: Sequence[str]) -> pyarrow.Schema:
     """
     import pyarrow as pa
 
-    from opd_tui.export import PER_OBJECTIVE
+    from opd_tui.export.rows import PER_OBJECTIVE
 
     def per_objective(name: str) -> pa.DataType:
         kind = pa.bool_() if name == "p_positive_calibrated" else pa.float64()

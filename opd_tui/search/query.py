@@ -1,4 +1,4 @@
-"""What a person looks for: an expression, or a text. Plain Python; `opd_tui.searching` runs it where the store is read."""
+"""What a person looks for: an expression, or a text. Plain Python; `opd_tui.search.searching` runs it where the store is read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from opd_tui.expression import Expression, ExpressionError, parse, unquote
-from opd_tui.expression_names import Level
+from opd_tui.search.expression import Expression, ExpressionError, parse, unquote
+from opd_tui.search.names import Level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

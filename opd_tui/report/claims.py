@@ -120,7 +120,11 @@ def _best(rows: Sequence[FindingRow]) -> Iterator[Claim]:
         return
     (first, chance), *others = ordered
     if chance >= SURELY_BEST:
+        gain = {row.teacher: row.intervals["gain"].mean for row in rows if row.group != FLIPPED}
+        better = [row.teacher for row in rows if row.null and row.group != FLIPPED and gain[row.teacher] > gain[first]]
         text = f"Among the teachers {first} has the largest mean gain: in {chance:.0%} of the bootstrap's draws over questions."
+        if better:
+            text += f" That of {_listed(better)}, which knows nothing of the answer, is larger still."
         yield Claim("supported", "teacher_ranking", text)
     else:
         shares = ", ".join(f"{name} in {share:.0%}" for name, share in [(first, chance), *others[:2]])

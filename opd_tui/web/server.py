@@ -17,7 +17,7 @@ import textual_serve
 from aiohttp import web
 from textual_serve.server import Server
 
-PAGE = Path(__file__).with_name("web_page")
+PAGE = Path(__file__).with_name("page")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

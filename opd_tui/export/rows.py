@@ -20,10 +20,10 @@ from compute.objectives import parse
 from compute.posterior import FIT_NODES, Posterior, Prior, fit_tables, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
-from opd_tui.evaluating import Bool
-from opd_tui.parquet import require_pyarrow, write_parquet
+from opd_tui.export.parquet import require_pyarrow, write_parquet
+from opd_tui.export.where import Where, parse_where
+from opd_tui.search.evaluating import Bool
 from opd_tui.text import safe
-from opd_tui.where import Where, parse_where
 from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
 from store.node_tables import merge_nodes
@@ -48,7 +48,7 @@ class Selection(Struct, frozen=True):
     teachers: tuple[str, ...] = ()
     positions: tuple[int, int] | None = None
     objectives: tuple[str, ...] = ()  #: the study's, or any others as `compute.objectives.parse` reads them
-    where: str = ""  #: an expression (`opd_tui.expression`) that rows match
+    where: str = ""  #: an expression (`opd_tui.search.expression`) that rows match
 
 
 def parse_range(text: str) -> tuple[int, int] | None:
@@ -79,7 +79,7 @@ def count(opened: Store, selection: Selection) -> int:
 def rows(opened: Store, selection: Selection, told: Told = lambda done, n: None) -> Iterator[Row]:
     """The rows of a selection, by question, rollout, position and teacher; `told` hears before each question how far it is.
 
-    Raises `StoreError` for unknown names, and `opd_tui.expression.ExpressionError` for an expression that cannot be read.
+    Raises `StoreError` for unknown names, and `opd_tui.search.expression.ExpressionError` for an expression that cannot be read.
     """
     teachers = selection.teachers or tuple(teacher.id for teacher in opened.teachers)
     chosen = _chosen(opened, selection)
@@ -193,7 +193,7 @@ def write(
             about = {"study_hash": opened.attributes.study_hash, "student": opened.attributes.student}
             return write_parquet(found, names, unfinished, about)
         if format == "npz":
-            from opd_tui.npz import write_npz
+            from opd_tui.export.npz import write_npz
 
             return write_npz(found, names, unfinished)
         with unfinished.open("w", encoding="utf-8", newline="") as file:

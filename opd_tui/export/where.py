@@ -8,10 +8,10 @@ import numpy as np
 from msgspec import Struct
 
 from compute.posterior import Prior
-from opd_tui.evaluating import Bool
-from opd_tui.expression import Expression, ExpressionError, parse
-from opd_tui.scan_columns import Chosen
-from opd_tui.scanner import Hits, Scanner
+from opd_tui.search.columns import Chosen
+from opd_tui.search.evaluating import Bool
+from opd_tui.search.expression import Expression, ExpressionError, parse
+from opd_tui.search.scanner import Hits, Scanner
 from store.reader import Store
 
 

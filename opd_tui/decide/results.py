@@ -16,9 +16,9 @@ from compute.decisions import fit_gate, go_no_go, routing, weighing
 from compute.decisions.weights import By, Weighing
 from compute.evidence import Evidence, gather
 from compute.objectives import parse
-from opd_tui.decide_hashes import NO_TEMPLATE, Hashes
-from opd_tui.decide_rows import Format, Row, Weighted, routing_rows, weight_row, weighted
-from opd_tui.parquet import require_pyarrow
+from opd_tui.decide.hashes import NO_TEMPLATE, Hashes
+from opd_tui.decide.rows import Format, Row, Weighted, routing_rows, weight_row, weighted
+from opd_tui.export.parquet import require_pyarrow
 from opd_tui.text import safe
 from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file

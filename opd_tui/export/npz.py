@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike
 
-from opd_tui.export import PER_OBJECTIVE
+from opd_tui.export.rows import PER_OBJECTIVE
 from store.schema import DIVERGENCES
 
 #: Columns of a row, with what is stored where a row has none: NaN for numbers, -1 or False for others.

@@ -15,7 +15,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from compute.posterior import Prior
-from opd_tui.export import Selection
+from opd_tui.export.rows import Selection
 from opd_tui.facts import Catalogue, QuestionFacts, RolloutFacts
 from opd_tui.markup import data, head, resource
 from opd_tui.metrics import METRICS, Metric

@@ -23,7 +23,7 @@ from opd_tui.text import safe
 from store.errors import StoreError
 
 if TYPE_CHECKING:
-    from opd_tui.web_server import WebServer
+    from opd_tui.web.server import WebServer
 
 #: Who else is on the network has no business here.
 HOST = "127.0.0.1"
@@ -49,7 +49,7 @@ def serve(
         except ValueError as error:
             raise StoreError(str(error)) from None
     listening = _listen(port)
-    from opd_tui.web_server import WebServer
+    from opd_tui.web.server import WebServer
 
     token = secrets.token_urlsafe(24)
     server = WebServer(
@@ -76,7 +76,8 @@ def _command(path: str, at: str | None, teacher: str | None, metric: str | None)
     """What textual-serve hands to a shell for every page. A path stays one word; `exec` leaves no shell behind."""
     wish = json.dumps([path, at, teacher, metric])
     # -P: a file beside the store must not take the place of one of our modules.
-    words = [sys.executable, "-P", "-c", "import sys, opd_tui.web; opd_tui.web.show(*sys.argv[1:])", str(os.getpid()), wish]
+    code = "import sys; from opd_tui.web.serving import show; show(*sys.argv[1:])"
+    words = [sys.executable, "-P", "-c", code, str(os.getpid()), wish]
     return "exec " + shlex.join(words)
 
 

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from opd_tui.matches import MOST_LISTED, Found, Match
 from opd_tui.place import NOWHERE
-from opd_tui.scanner import Hits
+from opd_tui.search.matches import MOST_LISTED, Found, Match
+from opd_tui.search.scanner import Hits
 from opd_tui.text import safe, token
 from store.tables import Listing
 

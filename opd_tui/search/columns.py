@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from compute.posterior import Posterior, Prior, fit, posterior
 from compute.scores import Scores, score
 from compute.updates import takes_whole
-from opd_tui.evaluating import Column, Float, Texts
-from opd_tui.expression import Reference
-from opd_tui.expression_names import ALIASES
 from opd_tui.overview import PRIOR_NODES
+from opd_tui.search.evaluating import Column, Float, Texts
+from opd_tui.search.expression import Reference
+from opd_tui.search.names import ALIASES
 from store.node_tables import merge_nodes
 from store.reader import Store
 from store.schema import DIVERGENCES, ChildKind, FinishReason, PathKind, QuestionStatus, TokenSource

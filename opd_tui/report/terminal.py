@@ -19,7 +19,7 @@ from compute.findings import FLIPPED, Finding, FindingRow, all_findings
 from compute.findings.shape import ADDED_LATER
 from compute.objectives import parse
 from compute.statistics import Interval
-from opd_tui.report_claims import Claim, claims
+from opd_tui.report.claims import Claim, claims
 from opd_tui.text import Safe, cells, fold, safe
 from store.errors import StoreError
 from store.reader import Store
@@ -27,8 +27,8 @@ from store.reader import Store
 SCHEMA = "opd-tui/report/1"
 
 
-#: From this width on a terminal shows the columns that are `broad`.
-BROAD = 120
+#: Columns of a broad terminal, and of a very broad one.
+BROAD, VERY_BROAD = 120, 150
 #: A teacher's name has this much room even where numbers then have too little.
 LEAST_NAME = 6
 
@@ -42,20 +42,22 @@ class Column(Struct, frozen=True):
     digits: int = 3
     alone: bool = False  #: without its interval
     signed: bool = True
-    broad: bool = False  #: for broad terminals only
+    width: int = 0  #: terminals with fewer columns leave it out
 
 
 _ALIGNMENT, _GAIN = Column("alignment", "alignment"), Column("gain", "gain x 1000", 1000.0, 1)
-_P_ALIGNMENT, _P_GAIN = Column("p_alignment", "p", broad=True), Column("p_gain", "p", broad=True)
-#: What fits a terminal of 80 columns, or a broad one; the JSON has the rest.
+_P_ALIGNMENT, _P_GAIN = Column("p_alignment", "p", width=BROAD), Column("p_gain", "p", width=BROAD)
+#: What fits a terminal of 80 columns, or a broader one; files have all of it, and the JSON the rest.
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "teacher_ranking": (
         _GAIN,
-        replace(_P_GAIN, broad=False),
+        replace(_P_GAIN, width=0),
         _ALIGNMENT,
-        Column("pooled", "pooled", broad=True),
-        Column("sr_weighted", "SR-weighted", digits=2, alone=True, broad=True),
-        Column("share_positive", "positive", digits=2, alone=True, signed=False, broad=True),
+        Column("pooled", "pooled", width=BROAD),
+        Column("sr_weighted", "SR-weighted", digits=2, alone=True, width=BROAD),
+        Column("share_positive", "positive", digits=2, alone=True, signed=False, width=BROAD),
+        Column("reliability", "reliability", digits=2, alone=True, signed=False, width=VERY_BROAD),
+        Column("probability_best", "best", digits=3, alone=True, signed=False, width=VERY_BROAD),
     ),
     "correct_incorrect": (
         Column("alignment_difference", "alignment"),
@@ -78,11 +80,13 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "selection_gain": (
         Column("gain_split", "gain x 1000, split", 1000.0, 1),
         Column("gain_unsplit", "unsplit", 1000.0, 1),
+        Column("more_gain", "added, split", 1000.0, 1, width=BROAD),
     ),
     "counting": (
         Column("gap_mass", "gap mass", signed=False),
         Column("effective_n_on_path", "n on paths", digits=0, signed=False),
         Column("effective_n_off_path", "n off paths", digits=0, signed=False),
+        Column("truncated", "cut off", digits=2, signed=False, width=BROAD),
     ),
 }
 _DEFAULT = (_ALIGNMENT, _GAIN)
@@ -211,7 +215,7 @@ def _n_questions(row: FindingRow) -> int:
 
 def table(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width: int) -> Table:
     """The rows, with their numbers of questions where they are `counted`. Teachers' names get the room that numbers leave."""
-    titles, lines = lines_of(finding, rows, counted=counted, broad=width >= BROAD)
+    titles, lines = lines_of(finding, rows, counted=counted, width=width)
     named = any(row.teacher for row in rows)
     grouped = _grouped(rows)
     taken = sum(max(map(cells, column)) + 1 for column in zip(titles, *lines, strict=True))
@@ -227,12 +231,14 @@ def table(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width:
     return table
 
 
-def lines_of(finding: Finding, rows: Sequence[FindingRow], *, counted: bool, broad: bool) -> tuple[list[str], list[list[Safe]]]:
-    """Titles and cells of the rows, without the teachers' names; with the columns for `broad` terminals or without."""
+def lines_of(
+    finding: Finding, rows: Sequence[FindingRow], *, counted: bool, width: float = math.inf
+) -> tuple[list[str], list[list[Safe]]]:
+    """Titles and cells of the rows, without the teachers' names: the columns that a terminal of this width shows."""
     columns = [
         one
         for one in _COLUMNS.get(finding.name, _DEFAULT)
-        if (broad or not one.broad) and any(one.key in row.intervals or one.key in row.numbers for row in rows)
+        if one.width <= width and any(one.key in row.intervals or one.key in row.numbers for row in rows)
     ]
     grouped = _grouped(rows)
     titles = [*([""] if grouped else []), *(column.title for column in columns), *(["n"] if counted else [])]

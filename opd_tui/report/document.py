@@ -1,4 +1,4 @@
-"""A report as a document: what was run, what follows from the numbers, tables. `report_markdown` and `report_html` write it."""
+"""A report as a document: what was run, what follows from the numbers, tables. `markdown` and `html` write it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from compute.estimators import Estimator
 from compute.findings import Finding, FindingRow
 from opd_tui.extras import require
 from opd_tui.info import describe
-from opd_tui.report import found_in, lines_of, name_of
-from opd_tui.report_claims import Claim, claims
+from opd_tui.report.claims import Claim, claims
+from opd_tui.report.terminal import found_in, lines_of, name_of
 from opd_tui.text import Safe, safe
 from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file
@@ -82,12 +82,12 @@ def write_report(
     if ending not in (".html", ".htm", ".md"):
         raise WrongUsage(f"A report is written as .html or .md, and {out} ends in neither.")
     if ending == ".md":
-        from opd_tui.report_markdown import markdown
+        from opd_tui.report.markdown import markdown
 
         text = markdown(document(path, objectives, support, estimator))
     else:
         require("matplotlib", "report", "The plots need", besides="A .md has none.")  # before a store is scored for it
-        from opd_tui.report_html import html
+        from opd_tui.report.html import html
 
         text = html(document(path, objectives, support, estimator))
     with whole_file(out) as unfinished:
@@ -155,7 +155,7 @@ def _tables(finding: Finding) -> tuple[Table, ...]:
     tables = []
     for objective in dict.fromkeys(row.objective for row in finding.rows):
         rows = [row for row in finding.rows if row.objective == objective]
-        titles, lines = lines_of(finding, rows, counted=True, broad=True)
+        titles, lines = lines_of(finding, rows, counted=True)
         named = any(row.teacher for row in rows)
         tables.append(
             Table(

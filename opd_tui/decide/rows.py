@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from compute.decisions.routing import Routing
 from compute.decisions.weights import Weighing, token_weights
 from compute.evidence import TOKEN_FEATURES, Evidence, token_features
-from opd_tui.decide_hashes import Hashes
+from opd_tui.decide.hashes import Hashes
 from store.errors import StoreError
 from store.reader import Store
 from store.schema import TokenSource

@@ -6,7 +6,7 @@ import sys
 from typing import Literal
 
 import store
-from opd_tui.export import Selection
+from opd_tui.export.rows import Selection
 from opd_tui.extras import require
 from opd_tui.place import Place
 from opd_tui.usage import WrongUsage

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from opd_tui.expression import ExpressionError, parse
-from opd_tui.matches import Found
-from opd_tui.query import Query
-from opd_tui.scan_columns import Chosen
-from opd_tui.scanner import Scanner
-from opd_tui.scanning import scan
-from opd_tui.text_search import TextSearch
+from opd_tui.search.columns import Chosen
+from opd_tui.search.expression import ExpressionError, parse
+from opd_tui.search.matches import Found
+from opd_tui.search.query import Query
+from opd_tui.search.scanner import Scanner
+from opd_tui.search.scanning import scan
+from opd_tui.search.texts import TextSearch
 from store.errors import StoreError
 from store.reader import Store
 
 
 def search(opened: Store, query: Query) -> Iterator[Found]:
-    """What matches, in blocks (`opd_tui.scanning.scan`). Raises StoreError, also for an expression that cannot be read."""
+    """What matches, in blocks (`opd_tui.search.scanning.scan`). Raises StoreError, also for an expression that cannot be read."""
     listing = opened.listing()
     only, questions = None, None
     if query.within is not None:

@@ -48,9 +48,9 @@ def decide(
 ) -> None:
     """Say which teacher, which tokens, or whether at all, and write it for a trainer."""
     from compute.objectives import parse
-    from opd_tui.decide import ENDINGS
-    from opd_tui.decide import decide as decided
-    from opd_tui.decide_rows import MASKS_ONLY
+    from opd_tui.decide.results import ENDINGS
+    from opd_tui.decide.results import decide as decided
+    from opd_tui.decide.rows import MASKS_ONLY
 
     ending = Path(out).suffix
     if ending not in ENDINGS[kind]:

@@ -2,10 +2,10 @@
 
     or   |        and   &        not   !        < <= > >= == != ~        + -        * /        -        abs( ) known( )
 
-from the loosest to the tightest. Names are in `opd_tui.expression_names`; `align[teacher, objective]` is that of a teacher or
-objective that is not the chosen one. Pure: text in, a tree out; `opd_tui.evaluating` evaluates it. Numbers may be missing (an
-alignment where nothing was measured): a comparison with a missing number is neither true nor false but unknown, and so is its
-opposite; what is unknown does not match.
+from the loosest to the tightest. Names are in `opd_tui.search.names`; `align[teacher, objective]` is that of a teacher or
+objective that is not the chosen one. Pure: text in, a tree out; `opd_tui.search.evaluating` evaluates it. Numbers may be missing
+(an alignment where nothing was measured): a comparison with a missing number is neither true nor false but unknown, and so is
+its opposite; what is unknown does not match.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from opd_tui.expression_names import BY_KEY, CONSTANTS, FUNCTIONS, WORDS, Kind, Level, Name
+from opd_tui.search.names import BY_KEY, CONSTANTS, FUNCTIONS, WORDS, Kind, Level, Name
 
 #: Bounds: nobody writes more by hand, and evaluation stays shallow.
 MAX_LENGTH, MAX_PARTS, MAX_DEPTH = 1000, 200, 40

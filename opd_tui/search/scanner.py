@@ -15,11 +15,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute.posterior import Prior
-from opd_tui.evaluating import Bool, Column, Columns, Float, Truth, evaluate
-from opd_tui.expression import Expression, Reference
-from opd_tui.expression_names import Level
 from opd_tui.place import NOWHERE
-from opd_tui.scan_columns import (
+from opd_tui.search.columns import (
     FROM_NODES,
     STUDENT_ARRAYS,
     TEACHER_ARRAYS,
@@ -31,6 +28,9 @@ from opd_tui.scan_columns import (
     listed,
     scoring,
 )
+from opd_tui.search.evaluating import Bool, Column, Columns, Float, Truth, evaluate
+from opd_tui.search.expression import Expression, Reference
+from opd_tui.search.names import Level
 from store.reader import Store
 
 #: Tokens that are evaluated together, but for a rollout that is longer by itself.

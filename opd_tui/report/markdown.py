@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from opd_tui.report_claims import Claim
-from opd_tui.report_document import LEGEND, VERDICTS, Document, Table
+from opd_tui.report.claims import Claim
+from opd_tui.report.document import LEGEND, VERDICTS, Document, Table
 
 #: What Markdown, or HTML in it, would read as markup, wherever it stands; a cell ends at a `|`.
 _SPECIAL = re.compile(

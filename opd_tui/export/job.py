@@ -47,7 +47,7 @@ def _counted(n: int, noun: str) -> str:
 
 
 class Order(Struct, frozen=True):
-    """What to write, and where. Empty tuples and None mean all, as in `opd_tui.export.Selection`."""
+    """What to write, and where. Empty tuples and None mean all, as in `opd_tui.export.rows.Selection`."""
 
     what: What
     questions: tuple[str, ...]
@@ -101,16 +101,16 @@ def carry_out(path: str, order: Order, tell: Callable[[int, int], None]) -> Expo
 
 def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple[int, str]:
     """How many of what was written, and what is now in the file."""
-    from opd_tui.export import Selection
+    from opd_tui.export.rows import Selection
 
     selection = Selection(order.questions, order.rollouts, order.teachers, order.positions, order.objectives)
     match order.format:
         case "html":
-            from opd_tui.html_export import write_html
+            from opd_tui.export.html import write_html
 
             n, noun = write_html(path, selection, order.out), "rollout"
         case "svg" | "png":
-            from opd_tui.picture import write_picture
+            from opd_tui.export.picture import write_picture
 
             write_picture(path, selection, order.format, order.out)
             return 1, "the picture is"
@@ -120,7 +120,7 @@ def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple
             chosen, teachers = order.questions or None, order.teachers or None
             n, noun = slice_of(path, order.out, chosen, teachers, tell), "question"
         case _:
-            from opd_tui.export import write
+            from opd_tui.export.rows import write
 
             n, noun = write(path, selection, order.format, order.out, lambda done: tell(done, order.n_rows)), "row"
     return n, f"{_counted(n, noun)} {'is' if n == 1 else 'are'}"

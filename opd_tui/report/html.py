@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from opd_tui.markup import head, resource
-from opd_tui.report_claims import Claim
-from opd_tui.report_document import LEGEND, VERDICTS, Document, Section, Table
-from opd_tui.report_plots import Plot, plots
+from opd_tui.report.claims import Claim
+from opd_tui.report.document import LEGEND, VERDICTS, Document, Section, Table
+from opd_tui.report.plots import Plot, plots
 
 _CLASSES = {"supported": "supported", "not supported": "open", "limit": "limit"}
 

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from opd_tui.expression import Expression, Literal, Node, Operation, Reference
+from opd_tui.search.expression import Expression, Literal, Node, Operation, Reference
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]

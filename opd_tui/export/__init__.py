@@ -1,0 +1,1 @@
+"""Slices of a study as files: rows for people's own tools, arrays, pictures, pages."""
