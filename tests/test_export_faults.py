@@ -60,7 +60,7 @@ def test_stopped_in_the_middle_it_leaves_what_was_there(made: Path, tmp_path: Pa
 #: Exports in all formats, each of which gets a SIGTERM when it is at its third token, or at its first part.
 STOPPED = """
 import os, signal, sys
-import opd_tui.export, store.copying
+import opd_tui.export.rows, store.copying
 from opd_tui.entry import main
 
 def at(number, plain):
@@ -74,7 +74,7 @@ def at(number, plain):
         return plain(*arguments)
     return called
 
-opd_tui.export._text = at(3, opd_tui.export._text)
+opd_tui.export.rows._text = at(3, opd_tui.export.rows._text)
 store.copying.concatenate = at(1, store.copying.concatenate)
 _, path, *outs = sys.argv
 for out in outs:

@@ -14,8 +14,8 @@ import pytest
 
 import store
 import tests.synthetic
-from opd_tui.export import Format, Row, Selection, _columns, rows, write
-from opd_tui.parquet import row_schema
+from opd_tui.export.parquet import row_schema
+from opd_tui.export.rows import Format, Row, Selection, _columns, rows, write
 from store.copying import copy
 
 OBJECTIVES = ("reverse_kl", "jsd(0.3)")
