@@ -32,7 +32,7 @@ CHILD: dict[str, DTypeLike] = {
 }  # fmt: skip
 
 #: Rows whose columns are in memory at once, and bytes of a column that are copied at once.
-_BLOCK, _COPIED = 8192, 1 << 20
+_BLOCK, _COPIED = 2048, 1 << 20
 
 
 def write_npz(found: Iterator[Mapping[str, Any]], objectives: Sequence[str], path: Path, block: int = _BLOCK) -> int:

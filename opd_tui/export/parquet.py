@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 #: Rows in a row group, and how many of them are Python's objects at once: those take ten times what columns take.
-GROUP, AT_ONCE = 16_384, 1024
+GROUP, AT_ONCE = 8192, 256
 
 
 def write_parquet(
@@ -46,7 +46,7 @@ def _table(found: Iterator[Mapping[str, Any]], schema: pyarrow.Schema, n: int) -
     batches = []
     while rows := list(islice(group, AT_ONCE)):
         batches.append(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
-    return pyarrow.Table.from_batches(batches, schema).combine_chunks() if batches else None
+    return pyarrow.Table.from_batches(batches, schema) if batches else None
 
 
 def require_pyarrow() -> None:
