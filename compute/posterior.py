@@ -18,6 +18,7 @@ page of nodes is told what the whole study is told.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -157,10 +158,10 @@ def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95
     p_positive, low, high, sd = (np.full(shape, np.nan) for _ in range(4))
     reliability_N = np.full(shape[-1], np.nan)
     # The first rows stay the same whatever the number of children: the widest node of a page changes no other.
-    rng = np.random.default_rng(seed)
-    normal_ZD = rng.standard_normal((scores.ideal_NK.shape[1] + 2, -(-n_draws // 2)))
+    draw = random.Random(seed).gauss  # not numpy.random, which takes 7 MB of the explorer and more time than these draws
+    normal_ZD = np.array([[draw(0.0, 1.0) for _ in range(-(-n_draws // 2))] for _ in range(scores.ideal_NK.shape[1] + 2)])
     normal_ZD = np.concatenate([normal_ZD, -normal_ZD], axis=1)
-    order_D = np.random.default_rng([seed, 1]).permutation(normal_ZD.shape[1])
+    order_D = np.array(random.Random(seed + 1).sample(range(normal_ZD.shape[1]), normal_ZD.shape[1]))
     for rows in _blocks(_scored(scores), normal_ZD.shape[1]):
         children = _children(nodes, scores, rows)
         draws = _Draws(children, prior.weight_S, normal_ZD, order_D)
