@@ -75,12 +75,12 @@ def group_means(value_XI: ArrayLike, group_I: Int, n_groups: int) -> Array:
     """Mean over the finite values of each group of the last axis: [.., n_groups], NaN for a group without any."""
     value = np.asarray(value_XI, dtype=np.float64)
     rows = value.reshape(math.prod(value.shape[:-1]), value.shape[-1])
-    finite = np.isfinite(rows)
-    cell = np.broadcast_to(group_I, rows.shape) + n_groups * np.arange(len(rows))[:, None]
-    n_cells = n_groups * len(rows)
-    total = np.bincount(cell[finite], weights=rows[finite], minlength=n_cells)
-    with np.errstate(invalid="ignore"):
-        mean = total / np.bincount(cell[finite], minlength=n_cells)
+    mean = np.empty((len(rows), n_groups))
+    for row_I, mean_G in zip(rows, mean, strict=True):  # one by one: all at once takes many times their memory
+        finite_I = np.isfinite(row_I)
+        group_F = group_I[finite_I]
+        with np.errstate(invalid="ignore"):
+            mean_G[:] = np.bincount(group_F, row_I[finite_I], n_groups) / np.bincount(group_F, minlength=n_groups)
     return mean.reshape(*value.shape[:-1], n_groups)
 
 

@@ -18,7 +18,9 @@ page of nodes is told what the whole study is told.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
@@ -156,11 +158,7 @@ def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95
     shape = scores.alignment_MON.shape
     p_positive, low, high, sd = (np.full(shape, np.nan) for _ in range(4))
     reliability_N = np.full(shape[-1], np.nan)
-    # The first rows stay the same whatever the number of children: the widest node of a page changes no other.
-    rng = np.random.default_rng(seed)
-    normal_ZD = rng.standard_normal((scores.ideal_NK.shape[1] + 2, -(-n_draws // 2)))
-    normal_ZD = np.concatenate([normal_ZD, -normal_ZD], axis=1)
-    order_D = np.random.default_rng([seed, 1]).permutation(normal_ZD.shape[1])
+    normal_ZD, order_D = _normal_draws(seed, scores.ideal_NK.shape[1] + 2, n_draws)
     for rows in _blocks(_scored(scores), normal_ZD.shape[1]):
         children = _children(nodes, scores, rows)
         draws = _Draws(children, prior.weight_S, normal_ZD, order_D)
@@ -174,6 +172,17 @@ def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95
                 ends_and_sd = _summary(cosine_nD, weight_nD, level)
                 low[m, o, rows], high[m, o, rows], sd[m, o, rows] = (here * one_n for one_n in ends_and_sd)
     return Posterior(p_positive, low, high, sd, reliability_N, prior.calibrated_MO)
+
+
+@lru_cache(maxsize=8)
+def _normal_draws(seed: int, n_rows: int, n_draws: int) -> tuple[Array, NDArray[np.int64]]:
+    """Standard normal draws with their opposites [Z, D], and an order of D. More rows leave the first ones as they are: the
+    widest node of a page changes no other. Not by numpy.random, which takes 7 MB of the explorer for nothing else."""
+    gauss = random.Random(seed).gauss
+    normal_ZD = np.array([[gauss(0.0, 1.0) for _ in range(-(-n_draws // 2))] for _ in range(n_rows)])
+    normal_ZD = np.concatenate([normal_ZD, -normal_ZD], axis=1)
+    n = normal_ZD.shape[1]
+    return normal_ZD, np.array(random.Random(seed + 1).sample(range(n), n))
 
 
 class _Along(Struct, frozen=True):

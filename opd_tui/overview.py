@@ -14,7 +14,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from compute.averages import OUTCOMES, Averages, Outcome, group_means, shared_questions
-from compute.posterior import Prior, fit
+from compute.posterior import Prior, fit_tables
 from compute.scores import score
 from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
@@ -28,7 +28,7 @@ NO_MEAN = Mean(nan, nan, nan, nan, nan, nan)
 Array = NDArray[np.floating[Any]]
 
 #: Nodes that are scored together: each takes some 20 KB meanwhile.
-BLOCK = 500
+BLOCK = 200
 #: What a study teaches of how sure its scores are is learnt from about so many nodes.
 PRIOR_NODES = 1000
 
@@ -169,8 +169,10 @@ def prior_of(
     samples = [part.sample for part in parts if part.sample is not None]
     if not samples:
         return None
-    nodes = merge_nodes(samples)
-    return fit(nodes, score(nodes, n_sig=n_sig, support=support, objectives=objectives, level=None))
+    blocks = (block for _, block in _blocks(merge_nodes(samples)))
+    return fit_tables(
+        [(block, score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)) for block in blocks]
+    )
 
 
 def sampling(n_nodes: int) -> int:

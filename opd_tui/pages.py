@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, isfinite, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from compute.posterior import Prior
 from compute.scores import Scores
 from opd_tui.colouring import Colouring
 from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
@@ -23,6 +22,9 @@ from opd_tui.text import Run, Safe
 from opd_tui.values import JS, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, Sure, overlap, scale_of, sureness, values
 from store.schema import REST_TOKEN, ChildKind, TokenSource
 from store.tables import Nodes, Rollout
+
+if TYPE_CHECKING:
+    from compute.posterior import Prior
 
 Array = NDArray[np.floating[Any]]
 

@@ -150,7 +150,9 @@ class Library:
                 told = monotonic()
                 yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted), view=view)
         parts = list(self._scored_parts.values())
-        yield Overview(parts, teachers, objectives, prior=prior_of(parts, n_sig, view.support, objectives), view=view)
+        prior = prior_of(parts, n_sig, view.support, objectives)
+        trim()
+        yield Overview(parts, teachers, objectives, prior=prior, view=view)
 
     def charts(self) -> Study:
         """The whole study for charts. Raises StoreError where it is too large, or nothing is scored yet."""

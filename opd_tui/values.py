@@ -13,7 +13,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from compute.posterior import Prior, posterior
 from compute.scores import Scores
 from opd_tui.metrics import Metric
 from opd_tui.palette import Scale
@@ -22,6 +21,7 @@ from store.schema import DIVERGENCES
 from store.tables import Nodes, Rollout
 
 if TYPE_CHECKING:
+    from compute.posterior import Prior
     from opd_tui.pages import RolloutPage
 
 Array = NDArray[np.floating[Any]]
@@ -43,6 +43,8 @@ def sureness(nodes: Nodes, scores: Scores, teacher: int, objective: int, prior: 
     unknown_N = np.full(len(nodes), nan)
     if prior is None or (prior.teachers, prior.objectives) != (scores.teachers, scores.objectives):  # one came meanwhile
         return Sure(unknown_N, unknown_N)
+    from compute.posterior import posterior  # a first page has no prior yet, and is not to wait for it
+
     teachers, objectives = (scores.teachers[teacher],), (scores.objectives[objective],)
     at = np.s_[teacher : teacher + 1, objective : objective + 1]
     found = posterior(
