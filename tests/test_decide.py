@@ -250,7 +250,7 @@ def test_wrong_usage_is_2(words: tuple[str, ...], said: str) -> None:
     [
         (("gate", "g.json", "--teacher", "nobody"), "There is no teacher 'nobody'; there is teacher, self-answer"),
         (("gate", "g.json", "--objective", "dr_grpo"), "is made from completions"),
-        (("gate", "nowhere/g.json"), "cannot be written: No such file or directory."),
+        (("gate", "nowhere/g.json"), "cannot be written: there is no folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_1(words: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -130,8 +130,9 @@ def print_report(
             _print_claim(console, one)
         if about:
             console.print()
+    warned = {flag for finding in found for row in finding.rows for flag in row.flags}  # below their tables already
     for one in said:
-        if one.verdict == "limit":
+        if one.verdict == "limit" and one.text not in warned:
             _print_claim(console, one)
     console.print()
     of = f" of the objective {safe(names[0])}" if len(names) > 1 else ""
