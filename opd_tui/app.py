@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import sleep
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -158,16 +159,18 @@ class OpdTui(App[None]):
         self.theme_changed_signal.subscribe(self, lambda _: self._use_palette())
         self.call_after_refresh(self._begin)
 
-    def _begin(self) -> None:
-        """Have the store opened, and get the first screen ready meanwhile."""
+    async def _begin(self) -> None:
+        """Have the store opened, and get the first screen ready, in steps between which keys and resizes get their turn."""
         from opd_tui.screens.browse import Browse
 
-        self.loader.start()
+        await sleep(0)
         wish = self._wish
         self._browse = Browse(self.loader, self.palette, wish.at, wish.teacher, wish.metric, self.settings)
         for path in self._browse.css_path:  # here, so that it is not in the way once there is something to draw
             self.stylesheet.read(path)
+        await sleep(0)
         self.stylesheet.reparse()
+        self.loader.start()
 
     @property
     def _ours(self) -> list[Browse | Guest]:
