@@ -145,9 +145,12 @@ def _fit_direction(children: Sequence[_Children], along: Sequence[_Along], weigh
     return kappa, weight_C @ share_CS / weight_C.sum()
 
 
-def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95, seed: int = 0, n_draws: int = 256) -> Posterior:
+def posterior(
+    nodes: Nodes, scores: Scores, prior: Prior, *, level: float | None = 0.95, seed: int = 0, n_draws: int = 256
+) -> Posterior:
     """How sure the scores of these nodes are: all of a study, or one page of it, under the prior of the study.
 
+    `level` of the intervals of the cosine; None leaves them and its deviation out, which take most of the time.
     Raises ValueError for a prior that was fitted to other teachers or objectives.
     """
     if (prior.teachers, prior.objectives) != (scores.teachers, scores.objectives):
@@ -168,6 +171,8 @@ def posterior(nodes: Nodes, scores: Scores, prior: Prior, *, level: float = 0.95
                 along, kappa, share_S = children.along(m, o), prior.kappa_MO[m, o], prior.positive_MOS[m, o]
                 here = np.where(along.there_n, 1.0, np.nan)
                 p_positive[m, o, rows] = here * _p_positive(children, along, prior.weight_S, kappa, share_S)
+                if level is None:
+                    continue
                 cosine_nD, weight_nD = draws.cosines(along, kappa, share_S)
                 ends_and_sd = _summary(cosine_nD, weight_nD, level)
                 low[m, o, rows], high[m, o, rows], sd[m, o, rows] = (here * one_n for one_n in ends_and_sd)

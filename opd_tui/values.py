@@ -64,6 +64,7 @@ def sureness(nodes: Nodes, scores: Scores, teacher: int, objective: int, prior: 
             positive_MOS=prior.positive_MOS[at],
             calibrated_MO=prior.calibrated_MO[at],
         ),
+        level=None,
     )
     return Sure(found.p_positive_MON[0, 0] if found.calibrated_MO[0, 0] else unknown_N, found.reliability_N)
 

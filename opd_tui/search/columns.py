@@ -176,7 +176,7 @@ class Scoring(Struct, frozen=True):
         """The nodes of a question, scored."""
         nodes = opened.nodes(question_id, self.teachers, whole=self.whole)
         scores = score(nodes, n_sig=opened.attributes.n_sig, objectives=self.objectives, level=None)
-        sure = posterior(nodes, scores, self.prior, n_draws=self.n_draws) if self.prior is not None else None
+        sure = posterior(nodes, scores, self.prior, level=None, n_draws=self.n_draws) if self.prior is not None else None
         return ScoredNodes(nodes, scores, sure, self)
 
 
