@@ -134,7 +134,7 @@ def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tm
     process.kill()
     process.wait()
     assert gone(process.pid)
-    assert run_opd("compute", study, "-o", out, "--workers", "2").returncode == 0
+    assert run_opd("compute", study, "-o", out).returncode == 0
     assert stored(out) == undisturbed
 
 
