@@ -59,6 +59,7 @@ _INVISIBLE = (
 _QUARRELSOME = ((0x1F1E6, 0x1F1FF), (0x1F3FB, 0x1F3FF))
 #: Controls, formats, surrogates, unassigned, private use, separators of lines and paragraphs.
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+_READY = re.compile(rb"([ -~]{8,}(?=[ -~]|\Z))")  # printable ASCII, but for a last character, to which marks may belong
 _PLAIN = re.compile(rb"( ?)([!-~]+)")
 _VARIATION = {0xFE0E: "ᵛ", 0xFE0F: "ᵛ"}
 
@@ -174,7 +175,13 @@ def runs(tokens: Sequence[bytes | str], special: Collection[int] = ()) -> list[R
 
 def safe(data: bytes | str) -> Safe:
     """`data` as one line of safe text: line ends and tabs as glyphs, spaces as spaces."""
-    return Safe("".join(blank(run) if run.kind is Kind.SPACE else run.text for run in runs([data]) if data))
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    pieces = _READY.split(raw)  # every second one is safe as it is, and most of long lines is in these
+    return Safe("".join(piece.decode() if place % 2 else _one_line(piece) for place, piece in enumerate(pieces) if piece))
+
+
+def _one_line(data: bytes) -> str:
+    return "".join(blank(run) if run.kind is Kind.SPACE else run.text for run in runs([data]))
 
 
 def token(data: bytes) -> Safe:

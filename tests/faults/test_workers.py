@@ -108,6 +108,7 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(study, undisturb
     assert stored(out) == undisturbed
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGUSR1])
 def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_another_number_of_workers(
     study, undisturbed, tmp_path, number

@@ -38,6 +38,14 @@ def test_nothing_obeyed_comes_out_of_labels(data: bytes | str) -> None:
         text.encode("utf-8")  # no lone surrogate: it could not be written at all
 
 
+@given(st.lists(st.one_of(st.binary(max_size=6), st.text("ab \u0301\u200d\u4e2d", max_size=20), st.text(max_size=3)), max_size=8))
+def test_long_lines_are_made_safe_as_short_ones_are(pieces: list[bytes | str]) -> None:
+    raw = b"words " + b"plain words ".join(
+        one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in pieces
+    )
+    assert safe(raw) == "".join(blank(run) if run.kind is Kind.SPACE else run.text for run in runs([raw]))
+
+
 @given(TOKENS)
 def test_every_token_has_a_run_and_runs_are_in_order(tokens: list[bytes]) -> None:
     found = runs(tokens)
