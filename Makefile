@@ -35,7 +35,7 @@ contracts: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
 test-full: $(READY)
@@ -43,7 +43,7 @@ test-full: $(READY)
 		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
 		tests/compute/test_minillm_truth.py tests/compute/test_truth.py tests/compute/test_decisions.py \
 		tests/compute/test_calibration.py tests/compute/test_plan.py tests/compute/test_memory.py tests/faults/test_workers.py \
-		tests/terminal/test_random_walk.py tests/terminal/test_snapshots.py
+		tests/terminal
 
 # A real browser, headless: Chromium from apt where there is none, what drives it, and axe-core for the faults it finds.
 AXE := out/axe/node_modules/axe-core/axe.min.js

@@ -32,7 +32,7 @@ collect_ignore += [] if importlib.util.find_spec("playwright") else ["chromium"]
 
 
 #: Files that take longest. They come first, so that no worker is left with one at the end.
-LONG = ("test_truth.py", "test_workers.py", "test_resume.py", "test_commands.py")
+LONG = ("test_truth.py", "test_workers.py", "test_resume.py", "test_commands.py", "test_served_study.py", "test_plan.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

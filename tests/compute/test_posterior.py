@@ -83,9 +83,9 @@ def test_what_is_asked_together_and_how_often_changes_nothing_and_the_seed_does(
     assert np.isnan(without.cosine_low_MON).all() and np.isnan(without.cosine_sd_MON).all()
     np.testing.assert_array_equal(without.p_positive_MON, first.p_positive_MON)
     np.testing.assert_array_equal(without.reliability_N, first.reliability_N)
-    more, another = (posterior(nodes, scores, prior, n_draws=4096, seed=seed) for seed in (2, 3))
+    more, another = (posterior(nodes, scores, prior, n_draws=2048, seed=seed) for seed in (2, 3))
     scored = np.isfinite(more.cosine_low_MON)
-    np.testing.assert_allclose(more.cosine_sd_MON[scored], another.cosine_sd_MON[scored], atol=0.07)
+    np.testing.assert_allclose(more.cosine_sd_MON[scored], another.cosine_sd_MON[scored], atol=0.1)
 
 
 @pytest.mark.parametrize("support", SUPPORTS)

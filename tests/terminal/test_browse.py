@@ -17,9 +17,7 @@ from opd_tui.screens.help import Help
 from opd_tui.screens.reader import Reader
 from opd_tui.walk import ranked
 from tests.synthetic import question_record
-from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
-
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
+from tests.terminal.driving import NARROW, SIZES, WIDE, browsing, picture, press, until
 
 
 @SIZES

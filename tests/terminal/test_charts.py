@@ -17,9 +17,8 @@ from opd_tui.screens.charts import Charts
 from opd_tui.screens.help import Help
 from tests.conftest import CHAIN_SUMS
 from tests.synthetic import question_record
-from tests.terminal.driving import NARROW, WIDE, browsing, picture, until
+from tests.terminal.driving import NARROW, SIZES, WIDE, browsing, picture, until
 
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
 SHIPPED = CHAIN_SUMS / "chain_sums.zarr"
 
 

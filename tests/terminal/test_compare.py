@@ -21,9 +21,8 @@ from opd_tui.screens.help import Help
 from opd_tui.side_by_side import LEFT, RIGHT
 from tests.conftest import CHAIN_SUMS
 from tests.synthetic import question_record, write_store
-from tests.terminal.driving import NARROW, WIDE, browsing, picture, until
+from tests.terminal.driving import NARROW, SIZES, WIDE, browsing, picture, until
 
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
 SHIPPED = CHAIN_SUMS / "chain_sums.zarr"
 
 

@@ -25,9 +25,7 @@ from opd_tui.screens.too_small import TooSmall
 from opd_tui.settings import Settings
 from store import open as open_store
 from tests.conftest import run_opd
-from tests.terminal.driving import NARROW, WIDE, browsing, picture, press, until
-
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
+from tests.terminal.driving import NARROW, SIZES, WIDE, browsing, picture, press, until
 
 
 def copy_file(name: str) -> Path:

@@ -26,9 +26,8 @@ from opd_tui.search.scanning import scan
 from opd_tui.text import Safe
 from opd_tui.widgets.match_list import MatchList
 from tests.synthetic import question_record
-from tests.terminal.driving import NARROW, PATIENCE, WIDE, browsing, picture, press, until
+from tests.terminal.driving import NARROW, PATIENCE, SIZES, browsing, picture, press, until
 
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["120x40", "80x24"])
 NODES = "incorrect & align < -0.3"
 
 
