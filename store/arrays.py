@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 30
 #: A decoded chunk of a real store is below 1 MB.
 MAX_CHUNK_BYTES = 64 << 20
-#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140. Fewer beside a small cache, none
-#: beside none.
+#: Open arrays kept at hand; each costs some 10 KB, and a page with four teachers has 140. Fewer beside a small cache.
 MAX_OPEN, LEAST_OPEN, CACHE_PER_OPEN = 1024, 192, 64 << 10
 #: A process grows by about three times what TensorStore's pool of chunks may take: what its threads free, they keep.
 POOL_SHARE = 3
@@ -63,12 +62,12 @@ def shape_of(spec: ArraySpec, counts: Mapping[str, int], where: str) -> tuple[in
 class ArrayReader:
     """Open arrays of one store, and one cache of decoded chunks for all of them. Safe to share between threads."""
 
-    def __init__(self, root: Place | PathLike, cache_bytes: int) -> None:
-        """`cache_bytes`: what the cache may have the process grow by; 0: nothing is kept, for what is read once."""
+    def __init__(self, root: Place | PathLike, cache_bytes: int, *, once: bool = False) -> None:
+        """`cache_bytes`: what the cache may have the process grow by. `once`: no array is kept open, for each is read once."""
         self._root = parse(root)
         self._kvstore = self._root.kvstore()
         self._cache_bytes = cache_bytes
-        self._max_open = min(MAX_OPEN, max(LEAST_OPEN, cache_bytes // CACHE_PER_OPEN)) if cache_bytes else 0
+        self._max_open = 0 if once else min(MAX_OPEN, max(LEAST_OPEN, cache_bytes // CACHE_PER_OPEN))
         self._context: tensorstore.Context | None = None
         self._open: dict[str, tensorstore.TensorStore] = {}
         self._told: set[str] = set()  # of these the metadata were read from their file, not taken from the schema
