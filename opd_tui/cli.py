@@ -217,7 +217,7 @@ def browse(
     if web:
         from opd_tui.web.serving import serve
 
-        serve(path, port=port, at=at, teacher=teacher, metric=metric)
+        serve(path, port=port, at=at, teacher=teacher, metric=metric, fresh=fresh)
         return
     if port:
         raise typer.BadParameter("--port goes with --web.")

@@ -52,9 +52,8 @@ def first_place(questions: Questions, at: str | None) -> tuple[Place | None, str
         return Place(wanted.question_id, question.first_rollout), ""
     rollout = min(question.rollouts, key=lambda one: (abs(one.index - (wanted.rollout or 0)), one.index))
     if rollout.index != wanted.rollout:
-        return Place(
-            wanted.question_id, rollout.index
-        ), f"{no_rollout(wanted, question.rollouts)}: this is rollout {rollout.index}"
+        nearest = Place(wanted.question_id, rollout.index)
+        return nearest, f"{no_rollout(wanted, question.rollouts)}: this is rollout {rollout.index}"
     if wanted.token is not None and wanted.token >= rollout.n_tokens:
         last = Place(wanted.question_id, rollout.index, rollout.n_tokens - 1)
         return last, f"rollout {rollout.index} has no token {wanted.token}: this is its last one, {last.token}"

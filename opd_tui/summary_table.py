@@ -13,6 +13,7 @@ import store
 from compute.findings import added_later, correct_incorrect, gather
 from compute.statistics import Interval
 from compute.summary import SummaryRow, summarise
+from opd_tui.report.terminal import flags_of
 from opd_tui.text import safe
 
 
@@ -29,9 +30,8 @@ def print_summary(path: str) -> None:
         title = f"objective {safe(objective)}: {counts[0]} questions with correct paths, {counts[1]} with incorrect"
         console.print(Text(title, "bold"))
         console.print(_table(rows, nulls))
-        for row in compared.rows:
-            for flag in row.flags if row.objective == objective else ():
-                console.print(Text(f"{safe(row.teacher)}, incorrect against correct, {row.group}: {flag}", "yellow"))
+        for flag, of in flags_of([row for row in compared.rows if row.objective == objective]).items():
+            console.print(Text(f"incorrect against correct, {'; '.join(of)}: {flag}", "yellow"))
         console.print()
     for teacher in evidence.judged_only:
         for flag in added_later(evidence, teacher):

@@ -52,9 +52,8 @@ class Inventory:
         self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
         self._vocab_size = layout.vocab_size(attributes)
         self._arrays = ArrayReader(self._root, cache_bytes)
-        self._once = ArrayReader(
-            self._root, 0, once=True
-        )  # for what is read as a whole: the index, the vocabulary, the nodes of a part
+        # For what is read as a whole: the index, the vocabulary, the nodes of a part.
+        self._once = ArrayReader(self._root, 0, once=True)
         self._views: dict[str, PartView] = {}  # of parts that no index covers
         self._recent_views: dict[str, PartView] = {}  # cut out of the index
         self._rows: dict[tuple[str, int], QuestionRow] = {}

@@ -139,6 +139,17 @@ def test_a_page_shows_a_rollout_and_closing_it_ends_its_explorer(server: Served)
     wait_until(lambda: not explorers(server.process.pid))
 
 
+def test_a_page_begins_where_the_last_one_was_left_unless_it_is_to_be_fresh(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with served(made) as server:
+        asyncio.run(screen_until(server, "p_succ", then="mq"))
+        assert "gain ext" in asyncio.run(screen_until(server, "p_succ"))
+    with served(made, "--fresh") as server:
+        assert "alignment ext" in asyncio.run(screen_until(server, "p_succ"))
+
+
 def test_the_server_is_on_no_other_address(server: Served) -> None:
     port = int(server.host.partition(":")[2])
     with socket.socket() as other:

@@ -115,10 +115,10 @@ def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple
             write_picture(path, selection, order.format, order.out)
             return 1, "the picture is"
         case "zarr":
-            from opd_tui.copied import slice_of
+            from opd_tui.copied import copy
 
             chosen, teachers = order.questions or None, order.teachers or None
-            n, noun = slice_of(path, order.out, chosen, teachers, tell), "question"
+            n, noun = copy([path], order.out, chosen, teachers, tell), "question"
         case _:
             from opd_tui.export.rows import write
 

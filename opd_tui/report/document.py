@@ -14,11 +14,11 @@ from msgspec.structs import replace
 import store
 from compute.alignment import Support
 from compute.estimators import Estimator
-from compute.findings import Finding, FindingRow
+from compute.findings import Finding
 from opd_tui.extras import require
 from opd_tui.info import describe
 from opd_tui.report.claims import Claim, claims
-from opd_tui.report.terminal import found_in, lines_of, name_of
+from opd_tui.report.terminal import flags_of, found_in, lines_of, name_of
 from opd_tui.text import Safe, safe
 from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file
@@ -163,16 +163,7 @@ def _tables(finding: Finding) -> tuple[Table, ...]:
                 titles=(*(["teacher"] if named else []), *titles),
                 rows=tuple((*([name_of(row)] if named else []), *line) for row, line in zip(rows, lines, strict=True)),
                 nulls=tuple(row.null for row in rows),
-                warnings=_warnings(rows),
+                warnings=tuple(safe(f"{'; '.join(of)}: {flag}") for flag, of in flags_of(rows).items()),
             )
         )
     return tuple(tables)
-
-
-def _warnings(rows: Sequence[FindingRow]) -> tuple[Safe, ...]:
-    """Every warning once, with the rows that it is about."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for flag in row.flags:
-            found.setdefault(flag, []).append(f"{row.teacher} {row.group}".strip())
-    return tuple(safe(f"{'; '.join(of)}: {flag}") for flag, of in found.items())

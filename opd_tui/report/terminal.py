@@ -149,7 +149,7 @@ def _print_finding(console: Console, finding: Finding, added: set[str], *, by_ob
         if objective and by_objective:
             console.print(Text(f"objective {safe(objective)}"))
         console.print(table(finding, rows, counted=not shared, width=console.width))
-        for flag, of in _flags(rows).items():
+        for flag, of in flags_of(rows).items():
             if flag in added:
                 continue
             if flag.startswith(_ADDED):
@@ -200,7 +200,7 @@ _LEGEND = (
 )
 
 
-def _flags(rows: Sequence[FindingRow]) -> dict[str, list[str]]:
+def flags_of(rows: Sequence[FindingRow]) -> dict[str, list[str]]:
     """Every warning once, with the rows that it is about."""
     found: dict[str, list[str]] = {}
     for row in rows:

@@ -61,7 +61,6 @@ class Filter(Prompted):
         self._timer: Timer | None = None
         self._error = ""
         self._checked: Checked | None = None
-        self._looked_for = ""  #: the text of which `_checked` and `_error` are
         self._begun = False
         self._going = False  #: enter was pressed before anything was found
 
@@ -116,7 +115,7 @@ class Filter(Prompted):
         self.show()
 
     def _check(self) -> None:
-        self._error, self._checked, self._looked_for = "", None, self._text
+        self._error, self._checked = "", None
         if self._text.strip():
             try:
                 self._checked = self._filtering.check(self._filtering.query(self._text, only_here=self._only_here))
@@ -261,7 +260,7 @@ class Filter(Prompted):
             self._filtering.clear()
             self.dismiss()
             return
-        if self._timer is not None or self._text != self._looked_for:  # a key may be ahead of what the line tells
+        if self._text != self._filtering.typed:  # a key may be ahead of what the line tells
             self._type()
         if self._checked is not None:
             self._filtering.apply()

@@ -32,7 +32,14 @@ PATIENCE_S = 3.0
 
 
 def serve(
-    path: str, *, port: int = 0, at: str | None = None, teacher: str | None = None, metric: str | None = None, size: int = 14
+    path: str,
+    *,
+    port: int = 0,
+    at: str | None = None,
+    teacher: str | None = None,
+    metric: str | None = None,
+    fresh: bool = False,
+    size: int = 14,
 ) -> None:
     """Serve the explorer on the store at `path` until Ctrl-C; port 0 is any that is free. Prints the address to open.
 
@@ -53,7 +60,7 @@ def serve(
 
     token = secrets.token_urlsafe(24)
     server = WebServer(
-        _command(path, at, teacher, metric), listening.getsockname()[1], token, f"opd-tui: {safe(title)}", font_size=size
+        _command(path, at, teacher, metric, fresh), listening.getsockname()[1], token, f"opd-tui: {safe(title)}", font_size=size
     )
     asyncio.run(_until_stopped(server, listening, path))
 
@@ -72,9 +79,9 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-def _command(path: str, at: str | None, teacher: str | None, metric: str | None) -> str:
+def _command(path: str, at: str | None, teacher: str | None, metric: str | None, fresh: bool) -> str:
     """What textual-serve hands to a shell for every page. A path stays one word; `exec` leaves no shell behind."""
-    wish = json.dumps([path, at, teacher, metric])
+    wish = json.dumps([path, at, teacher, metric, fresh])
     # -P: a file beside the store must not take the place of one of our modules.
     code = "import sys; from opd_tui.web.serving import show; show(*sys.argv[1:])"
     words = [sys.executable, "-P", "-c", code, str(os.getpid()), wish]
@@ -89,9 +96,9 @@ def show(server: str, wish: str) -> None:
     end_with_parent(int(server))
     from opd_tui.app import browse
 
-    path, at, teacher, metric = json.loads(wish)
+    path, at, teacher, metric, fresh = json.loads(wish)
     try:
-        code = browse(path, at=at, teacher=teacher, metric=metric)
+        code = browse(path, at=at, teacher=teacher, metric=metric, fresh=fresh)
     except (StoreError, ValueError) as error:
         print(f"opd-tui: {safe(str(error))}", file=sys.stderr)
         code = 1
