@@ -38,6 +38,7 @@ TOKENS_A_ROLLOUT = 600
 LIST_ROLLOUTS = 320_000
 _STUDENT_TOKEN = [name for name, spec in STUDENT.items() if spec.dims[0] == "token"]
 _TEACHER_TOKEN = [name for name, spec in TEACHER.items() if spec.dims[0] == "token"]
+_EXTRA = [name for name, spec in TEACHER.items() if spec.dims[0] == "extra"]
 
 #: Fresh processes, each as a researcher's first line of a notebook would be. They print seconds.
 FIRST_PAGE_OURS = """
@@ -63,7 +64,10 @@ async def page():
     rollouts, tokens, *arrays = await asyncio.gather(*map(opened, [*head, *names]))
     first = int(await rollouts.getitem(ids.index("q000011"))) + 1
     start, stop = (int(bound) for bound in await tokens.getitem(slice(first, first + 2)))
-    return await asyncio.gather(*(array.getitem(slice(start, stop)) for array in arrays))
+    *by_token, offsets = arrays[:-3]
+    read = await asyncio.gather(offsets.getitem(slice(start, stop + 1)), *(one.getitem(slice(start, stop)) for one in by_token))
+    of_extras = slice(int(read[0][0]), int(read[0][-1]))
+    return [*read, *await asyncio.gather(*(array.getitem(of_extras) for array in arrays[-3:]))]
 zarr.core.sync.sync(page())
 print(time.perf_counter() - started)
 """
@@ -119,10 +123,10 @@ def _made(folder: Path, n_tokens: int) -> Path:
     return path
 
 
-def _page_arrays(path: Path, name: str, teachers: tuple[str, ...] = (ONE,)) -> list[str]:
-    """What a page of one rollout reads, as paths inside the store."""
+def _page_arrays(name: str) -> list[str]:
+    """What a page of one rollout reads, as paths inside the store; the last four are the offsets of extras and the extras."""
     student = [f"student/{name}/{array}" for array in (*_STUDENT_TOKEN, "path_node")]
-    return [*student, *(f"teacher/{one}/{name}/{array}" for one in teachers for array in _TEACHER_TOKEN)]
+    return [*student, *(f"teacher/{ONE}/{name}/{array}" for array in (*_TEACHER_TOKEN, "extra_start", *_EXTRA))]
 
 
 def _run(program: str, *arguments: object) -> float:
@@ -136,7 +140,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def _fresh_processes(small: Path, big: Path) -> dict[str, float]:
-    names = ",".join(_page_arrays(big, "PART"))
+    names = ",".join(_page_arrays("PART"))
     seconds: dict[str, list[float]] = {"small": [], "big": [], "zarr": []}
     for _ in range(9):
         seconds["small"].append(_run(FIRST_PAGE_OURS, small, ONE))
@@ -164,19 +168,22 @@ def _pages(path: Path, folder: Path) -> dict[str, float]:
     def by_zarr() -> None:
         name, index = next(theirs)
         part_name, start = rows[name][0], rows[name][1][index]
-        if part_name not in open_arrays:
-            open_arrays[part_name] = [zarr.open_array(path / key, mode="r") for key in _page_arrays(path, part_name)]
+        *arrays, offsets = open_arrays[part_name][:-3]
 
         async def gathered() -> Any:
-            arrays = open_arrays[part_name]
-            return await asyncio.gather(*(array._async_array.getitem(slice(*start)) for array in arrays))
+            read = await asyncio.gather(
+                offsets.getitem(slice(start[0], start[1] + 1)), *(one.getitem(slice(*start)) for one in arrays)
+            )
+            of_extras = slice(int(read[0][0]), int(read[0][-1]))
+            return [*read, *await asyncio.gather(*(array.getitem(of_extras) for array in open_arrays[part_name][-3:]))]
 
         zarr.core.sync.sync(gathered())
 
     for name, _ in places:  # opening is not what is measured here: on neither side
         opened.rollout(name, 0, [ONE])
         if rows[name][0] not in open_arrays:
-            open_arrays[rows[name][0]] = [zarr.open_array(path / key, mode="r") for key in _page_arrays(path, rows[name][0])]
+            opened_now = (zarr.open_array(path / key, mode="r") for key in _page_arrays(rows[name][0]))
+            open_arrays[rows[name][0]] = [array._async_array for array in opened_now]
     sides: dict[str, Callable[[], object]] = {"ours": lambda: opened.rollout(*next(ours), [ONE]), "zarr": by_zarr}
     sides |= _other_formats(path, folder, places)
     seconds = medians(sides, 60)
@@ -205,21 +212,25 @@ def _other_formats(path: Path, folder: Path, places: list[tuple[str, int]]) -> d
     start = whole.student["token_start"]
     columns = {name: whole.student[name] for name in _STUDENT_TOKEN}
     columns |= {f"{ONE} {name}": whole.teachers[ONE][name] for name in _TEACHER_TOKEN}
+    offsets, extras = whole.teachers[ONE]["extra_start"], {name: whole.teachers[ONE][name] for name in _EXTRA}
     made = folder / "others"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
     table = {name: pa.array(list(array)) if array.ndim == 2 else pa.array(array) for name, array in columns.items()}
+    table |= {name: pa.LargeListArray.from_arrays(offsets, array) for name, array in extras.items()}
     pq.write_table(pa.table(table), made / "part.parquet", row_group_size=4096, compression="zstd")
-    for name, array in columns.items():
+    for name, array in {**columns, "extra_start": offsets, **extras}.items():
         np.save(made / f"{name}.npy", array)
     codec = Blosc("zstd", clevel=3)
     base = sqlite3.connect(made / "part.sqlite")
     base.execute("create table rollout (number integer primary key, columns blob)")
     for row in range(len(start) - 1):
-        pieces = [np.ascontiguousarray(array[start[row] : start[row + 1]]) for array in columns.values()]
+        tokens, of_extras = _cut(start, row), _cut(offsets[start], row)
+        pieces = [np.ascontiguousarray(array[tokens]) for array in columns.values()]
+        pieces += [offsets[tokens], *(array[of_extras] for array in extras.values())]
         base.execute("insert into rollout values (?, ?)", (row, b"".join(codec.encode(piece) for piece in pieces)))
     base.commit()
-    maps = {name: np.load(made / f"{name}.npy", mmap_mode="r") for name in columns}
+    maps = {name: np.load(made / f"{name}.npy", mmap_mode="r") for name in (*columns, "extra_start", *extras)}
     parquet = pq.ParquetFile(made / "part.parquet")
     rollouts = iter(np.random.default_rng(1).integers(0, len(start) - 1, 10_000).tolist())
 
@@ -239,10 +250,16 @@ def _other_formats(path: Path, folder: Path, places: list[tuple[str, int]]) -> d
         return found
 
     def by_memmap() -> object:
-        row = next(rollouts)
-        return [np.array(array[start[row] : start[row + 1]]) for array in maps.values()]
+        tokens = _cut(start, next(rollouts))
+        read = {name: np.array(maps[name][tokens]) for name in (*columns, "extra_start")}
+        of_extras = slice(read["extra_start"][0], maps["extra_start"][tokens.stop])
+        return read | {name: np.array(maps[name][of_extras]) for name in extras}
 
     return {"Parquet": by_parquet, "SQLite": by_sqlite, "memmap": by_memmap}
+
+
+def _cut(bounds: Any, row: int) -> slice:
+    return slice(int(bounds[row]), int(bounds[row + 1]))
 
 
 def _neighbours_in_memory(path: Path) -> dict[str, float]:
