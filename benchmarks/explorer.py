@@ -25,7 +25,7 @@ from time import monotonic
 
 import store
 from benchmarks import big_store
-from benchmarks.measure import close
+from benchmarks.measure import as_installed, close
 
 SIZE = (120, 40)
 PATIENCE = 60.0
@@ -52,8 +52,11 @@ OURS = "from opd_tui.entry import main; main()"
 #: The explorer with a clock that ticks in its event loop and writes down the longest wait between two ticks, at the end.
 CLOCKED = """
 import asyncio, sys, time
-from opd_tui.app import OpdTui
-class Clocked(OpdTui):
+note = sys.argv.pop(1)
+from opd_tui.imports import uncollected
+with uncollected():
+    import opd_tui.app as app, opd_tui.entry as entry
+class Clocked(app.OpdTui):
     def on_ready(self):
         self.longest, self.last = 0.0, time.monotonic()
         self.tick()
@@ -62,9 +65,11 @@ class Clocked(OpdTui):
         self.longest, self.last = max(self.longest, now - self.last), now
         asyncio.get_running_loop().call_later(0.002, self.tick)
     def exit(self, *given, **named):
-        open(sys.argv[2], "w").write(str(self.longest - 0.002))
+        with open(note, "w") as file:
+            file.write(str(self.longest - 0.002))
         super().exit(*given, **named)
-Clocked(sys.argv[1]).run()
+app.OpdTui = Clocked
+entry.main()
 """
 
 
@@ -74,7 +79,7 @@ class Terminal:
     def __init__(self, program: str, *arguments: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        environment = {name: value for name, value in as_installed().items() if name != "NO_COLOR"}
         self.started = monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments],
@@ -160,13 +165,13 @@ def starts(path: Path | None) -> tuple[float, float]:
             first = shown.until(b"a bare application")
             return first, first
     marks = first_tokens(path)
-    with program(OURS, "browse", str(path)) as shown:
+    with program(OURS, "browse", str(path), "--fresh") as shown:
         return shown.until(b"opening"), shown.until(*marks)
 
 
 def keys(path: Path, presses: Sequence[str], at: str) -> tuple[float, float]:
     """Median bytes and seconds of a key, over `presses` one after the other."""
-    with program(OURS, "browse", str(path), "--at", at) as shown:
+    with program(OURS, "browse", str(path), "--at", at, "--fresh") as shown:
         shown.until(*first_tokens_at(path, at))
         shown.settle()
         shown.press(presses[0])
@@ -183,7 +188,7 @@ def first_tokens_at(path: Path, at: str) -> tuple[bytes, ...]:
 
 def held(path: Path, at: str) -> tuple[float, float]:
     """Hold a key: seconds from the last press to the last byte, and the longest pause without a paint meanwhile."""
-    with program(OURS, "browse", str(path), "--at", at) as shown:
+    with program(OURS, "browse", str(path), "--at", at, "--fresh") as shown:
         shown.until(*first_tokens_at(path, at))
         shown.settle()
         begun = painted = monotonic()
@@ -201,7 +206,7 @@ def held(path: Path, at: str) -> tuple[float, float]:
 
 def memory(path: Path) -> float:
     """Peak memory in MB after the whole study was looked at and some rollouts were read."""
-    with program(OURS, "browse", str(path)) as shown:
+    with program(OURS, "browse", str(path), "--fresh") as shown:
         shown.until(*first_tokens(path))
         shown.settle(3.0)
         for key in "rnnmtrR":
@@ -212,7 +217,7 @@ def memory(path: Path) -> float:
 def longest_block(path: Path, seconds: float, meanwhile: Callable[[], object] = lambda: None) -> float:
     """Longest wait of the event loop, in seconds, while the study is looked at and a few keys are pressed."""
     with tempfile.NamedTemporaryFile() as note:
-        with program(CLOCKED, str(path), note.name) as shown:
+        with program(CLOCKED, note.name, "browse", str(path), "--fresh") as shown:
             shown.until(b"opening")
             end = monotonic() + seconds
             while monotonic() < end:

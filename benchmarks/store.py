@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import resource
 import shutil
 import sqlite3
@@ -27,7 +26,7 @@ import zarr
 
 import store
 from benchmarks.big_store import TEACHERS, Bank, part, root, write
-from benchmarks.measure import close, medians
+from benchmarks.measure import as_installed, close, medians
 from opd_tui.reading import Library
 from store.schema import STUDENT, TEACHER
 from store.staging import write_arrays
@@ -131,8 +130,7 @@ def _page_arrays(name: str) -> list[str]:
 
 def _run(program: str, *arguments: object) -> float:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**environment, "PYTHONPATH": str(_ROOT)})
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=as_installed() | {"PYTHONPATH": str(_ROOT)})
     return float(done.stdout)
 
 

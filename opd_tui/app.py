@@ -24,7 +24,7 @@ from opd_tui.palette import Depth, Palette, depth_of
 from opd_tui.screens.opening import Opening
 from opd_tui.screens.too_small import TooSmall, is_too_small
 from opd_tui.settings import DEFAULTS, Settings, load_settings
-from opd_tui.thrift import share_arenas
+from opd_tui.thrift import one_blas_thread, share_arenas
 from store.errors import StoreError
 
 DARK = Theme(
@@ -206,6 +206,7 @@ class OpdTui(App[None]):
                 assert self._browse is not None  # it was made before the loader began
                 if not self._browse.is_attached:
                     self._quiet.enter_context(self.batch_update())  # nothing is drawn until there is something to show
+                    self._browse.held_back = True
                     if isinstance(self.screen, TooSmall):
                         self.pop_screen()
                     await self.push_screen(self._browse)
@@ -213,6 +214,7 @@ class OpdTui(App[None]):
                 for screen in self._ours:
                     screen.receive(answer)
                 if self._browse.shows_something:
+                    self._browse.held_back = False
                     self._quiet.close()
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
@@ -233,6 +235,7 @@ def browse(
     wish = Wish(at, teacher, _metric(metric))
     settings = load_settings()
     share_arenas()
+    one_blas_thread()
     app = OpdTui(path, wish, settings=settings, restore=settings.restore and not fresh, remember=settings.restore)
     app.run(mouse=settings.mouse)
     if app.failure is not None:

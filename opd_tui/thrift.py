@@ -1,8 +1,9 @@
-"""Asks the C library to be thrifty with memory, where it is glibc; elsewhere nothing happens."""
+"""Asks libraries to be thrifty: glibc with memory, OpenBLAS with processors. Where there are others, nothing happens."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import suppress
 from functools import cache
 
@@ -16,6 +17,14 @@ def share_arenas() -> None:
     """
     with suppress(OSError, AttributeError):
         _libc().mallopt(_ARENA_MAX, 1)
+
+
+def one_blas_thread() -> None:
+    """Have OpenBLAS start no threads of its own: they spin for a tenth of a second while the first page is being made.
+
+    To be called before numpy is imported. Nothing that is multiplied here is large enough for two of them.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def trim() -> None:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: Seconds until the store is looked at again: at first, and at most while nothing is new.
 FIRST_LOOK, LAST_LOOK, BACK_OFF = 1.0, 20.0, 1.6
+#: Seconds from the first page to the scoring of the study, which would be in the way of whoever draws that page.
+SURVEY_AFTER = 0.25
 
 NO_QUESTION = Safe("no question is finished yet: this fills as the study is computed")
 
@@ -142,7 +144,8 @@ class Browse(BrowseActions):
                 self._wanted_token = None
                 self.show_page()
                 if self.session.overview is None and not self._surveying:
-                    self._survey()
+                    self._surveying = True
+                    self.set_timer(SURVEY_AFTER, self.loader.survey)
             case Surveyed(overview):
                 self._take_scores(overview)
             case Texts(request, title, passages) if request == self._request:

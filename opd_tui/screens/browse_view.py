@@ -41,10 +41,16 @@ class BrowseView(Screen[None]):
         self._opening = opening
         self.following: Timer | None = None  #: until node and teachers show the token under the cursor
         self._followed_at = 0.0
+        self.held_back = False  #: whether the app keeps it from being shown
         self.header, self.keys = Bar(id="header"), Keys(id="keys")
         self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
         self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(self._token_moved, id="tokens"), Track(id="track")
         self.node, self.teachers = NodePane(id="node"), TeacherStrip(id="teachers")
+
+    def _compositor_refresh(self) -> None:
+        """Not before there is something to show: under `batch_update` Textual draws a new screen, and throws it away."""
+        if not self.held_back:
+            super()._compositor_refresh()
 
     def compose(self) -> ComposeResult:
         """Header, lists, tokens, node, teachers, keys: all there before the store is open."""
