@@ -89,9 +89,10 @@ def _is_metric(wanted: str | None) -> bool:
 
 def explore(browsing: Browsing) -> int:
     """Show the explorer until the user leaves; its exit code."""
-    from opd_tui.imports import uncollected
+    from opd_tui.imports import asyncio_without_tls, uncollected
 
     with uncollected():
+        asyncio_without_tls()
         from opd_tui.app import browse
         from opd_tui.settings import SettingsError
 

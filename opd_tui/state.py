@@ -5,10 +5,11 @@ A file that is damaged, of another study or of a version that this one does not 
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
@@ -65,14 +66,18 @@ def recall(path: str, study_hash: str) -> Kept | None:
         kept = msgspec.json.decode(_file(path, study_hash).read_bytes(), type=Kept)
     except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
-    return kept if (kept.schema, kept.study_hash) == (SCHEMA, study_hash) else None
+    return kept if (kept.schema, kept.study_hash, kept.store) == (SCHEMA, study_hash, absolute(path)) else None
 
 
 def absolute(path: str) -> str:
-    """The name of a store that does not depend on the folder one stands in; an address is one already."""
-    return path if "://" in path else os.path.realpath(path)
+    """The name of a store that does not depend on the folder one stands in, as text; an address is one already."""
+    whole = path if "://" in path else os.path.realpath(path)
+    return whole.encode(errors="backslashreplace").decode()  # a folder may have a name that is none in UTF-8
 
 
 def _file(path: str, study_hash: str) -> Path:
-    key = hashlib.sha256(f"{study_hash}\0{absolute(path)}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return state_folder() / "stores" / f"{key}.json"
+    """A name that a person knows again, and a checksum. What is in the file says whose it is, so nobody is taken for another."""
+    where = absolute(path)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", os.path.basename(where.rstrip("/")))[:64]
+    checksum = crc32(f"{study_hash}\0{where}".encode())
+    return state_folder() / "stores" / f"{name}-{checksum:08x}.json"

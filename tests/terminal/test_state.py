@@ -11,7 +11,7 @@ import pytest
 from opd_tui.app import OpdTui, Wish
 from opd_tui.bookmarks import Bookmark, Bookmarks
 from opd_tui.metrics import BY_KEY
-from opd_tui.state import SCHEMA, Kept, recall, remember
+from opd_tui.state import SCHEMA, Kept, absolute, recall, remember
 from opd_tui.view import View
 from tests.terminal.driving import WIDE, press, until
 from tests.terminal.driving import opened as opened_app
@@ -39,6 +39,22 @@ def test_what_is_remembered_is_recalled_for_the_same_store_and_study(tmp_path: P
     assert one.at({"q001"}) == "q001/2/5"
     assert one.at({"q000"}) is None
     assert state_file().stat().st_mode & 0o077 == 0
+    assert state_file().name.startswith("s.zarr-")
+
+
+def test_two_stores_are_never_taken_for_each_other(tmp_path: Path) -> None:
+    remember(kept(tmp_path / "s.zarr"))
+    state_file().write_bytes(msgspec.json.encode(kept(tmp_path / "another.zarr")))  # as if their checksums were the same
+    assert recall(str(tmp_path / "s.zarr"), "h") is None
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xff\xfe.zarr"), "..", "a b/../c;d'\n.zarr", "名.zarr", "x" * 250])
+def test_any_folder_can_be_remembered(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    one = msgspec.structs.replace(kept(tmp_path), store=absolute(path))
+    remember(one)
+    assert recall(path, "h") == one
+    assert state_file().parent == Path(os.environ["XDG_STATE_HOME"]) / "opd-tui" / "stores"
 
 
 @pytest.mark.parametrize(
