@@ -1,4 +1,4 @@
-"""Imports that cost no more than they must: a person waits for the first paint."""
+"""What a start costs no more than it must: a person waits for the first paint, and for every one after it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def keep_what_is_there() -> None:
+    """No collection looks again at what is there by now: at twenty thousand rollouts a full one would hold up a key by 30 ms.
+
+    What nobody refers to goes as always. What is garbage at this moment, and in a cycle, stays: to be called a few times only.
+    """
+    gc.freeze()
 
 
 def asyncio_without_tls() -> None:

@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from opd_tui.colouring import NO_COLOURING
+from opd_tui.imports import keep_what_is_there
 from opd_tui.loader import (
     COPY,
     EXPORT,
@@ -105,7 +106,7 @@ class Browse(BrowseActions):
         self._wanted_token: int | None = None
         self._request = self._answered = 0  #: numbers of the page that is awaited, and of the one that is there
         self._look_after = FIRST_LOOK
-        self._surveying = self._survey_again = False
+        self._surveying = self._survey_again = self._scored_once = False
 
     @property
     def settled(self) -> bool:
@@ -195,6 +196,9 @@ class Browse(BrowseActions):
         self.show_lists()
         if overview.complete:
             self._surveying = False
+            if not self._scored_once:
+                self._scored_once = True
+                keep_what_is_there()
             self.show_colours()
             if self._survey_again:
                 self._survey()
