@@ -95,6 +95,9 @@ class Lines(ScrollView):
 
     def redraw_changed(self) -> None:
         """Draw those lines of the window again that look otherwise than when they were last drawn."""
+        if not self._drawn:
+            self.refresh()
+            return
         for y in range(self.scrollable_size.height):
             if self._drawn.get(y) != self.strip(self.spans(y + self.scroll_offset.y)):
                 self.refresh(Region(0, y, self.scrollable_size.width, 1))
@@ -103,9 +106,9 @@ class Lines(ScrollView):
         """`spans` on the pane's ground, cut or filled to its width."""
         if self._ground is None:
             self._ground = self.rich_style
-        base = self._ground
-        strip = Strip(thrifty(spans)).apply_style(base)
-        return strip.adjust_cell_length(self.scrollable_size.width, base).simplify()
+        base, width = self._ground, self.scrollable_size.width
+        line = Segment.adjust_line_length(list(Segment.apply_style(thrifty(spans), base)), width, style=base)
+        return Strip(Segment.simplify(line), width)  # at once: each strip on the way would come with seven caches
 
     def notify_style_update(self) -> None:
         """The ground may be another one."""
