@@ -279,14 +279,15 @@ class Loader:
                 from opd_tui.reading import Library
 
             library = Library(self.path)
-            answer: Answer = self._opened(library)
+            opened = self._opened(library)
+            library.warm(self._at or (opened.kept.at(opened.catalogue.questions.ids) if opened.kept else None))
+            answer: Answer = opened
         except StoreError as error:
             answer = Failed(OPEN, str(error))
         except Exception as error:
             answer = Broken(error)
         self._hand_over(answer)
         if isinstance(answer, Opened):
-            library.warm(self._at or (answer.kept.at(answer.catalogue.questions.ids) if answer.kept else None))
             for name, jobs in (("survey", self._survey), ("search", self._searches)):
                 threading.Thread(target=self._work, args=(library, jobs), name=f"opd-tui-{name}", daemon=True).start()
             self._work(library, self._desk)

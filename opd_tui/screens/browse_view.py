@@ -221,8 +221,8 @@ class BrowseView(Screen[None]):
                 self.following = self.set_timer(wait, self._catch_up)
 
     def _catch_up(self) -> None:
-        self.following, self._followed_at = None, monotonic()
         session = self.session
+        self.following, self._followed_at = None, monotonic() if session.page else 0.0
         self.node.show_token(session.token_facts, session.node_facts, session.teacher_label, session.objective)
         self.show_teachers()
 
