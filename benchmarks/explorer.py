@@ -127,7 +127,7 @@ class Terminal:
     def peak_mb(self) -> float:
         """The largest resident memory of the program so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
     def close(self) -> None:
         """End the program."""
