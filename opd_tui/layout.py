@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from opd_tui.text import Kind, Run, Safe, cells, cut
 
+#: Widths whose lines are kept: Browse has one, Compare another.
+KEPT_WIDTHS = 2
+
 
 class Piece(NamedTuple):
     """A run, or a part of one, at its place in a line. `first` to `last` are the tokens it belongs to."""
@@ -82,6 +85,24 @@ class Layout(Struct, frozen=True):
         target = min(max(y - lines, 0), len(self.lines) - 1)
         found = self.token_at(column, target)
         return token if target == y or found is None else found
+
+
+class Flow:
+    """The runs of a rollout, and their lines at the widths they were last shown at: made by whoever asks first, in any thread."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self._at: dict[int, Layout] = {}
+
+    def at(self, width: int) -> Layout:
+        """The lines at `width` cells."""
+        found = self._at.get(width)
+        if found is None:
+            found = layout(self.runs, width)
+            if len(self._at) >= KEPT_WIDTHS:
+                self._at = {}  # another window: nobody asks for the lines of the old one
+            self._at[width] = found
+        return found
 
 
 def layout(tokens: Sequence[Run], width: int) -> Layout:

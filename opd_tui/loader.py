@@ -172,17 +172,24 @@ class Loader:
         self._survey.put(None)
         self._searches.put(None)
 
-    def rollout(self, question_id: str, index: int) -> int:
-        """Ask for a rollout. Answer: Loaded with the request returned here, unless another one is asked for before."""
+    def rollout(self, question_id: str, index: int, width: int) -> int:
+        """Ask for a rollout, its lines broken at `width` cells.
+
+        Answer: Loaded with the request returned here, unless another one is asked for before.
+        """
         self._newest += 1
         request = self._newest
 
         def job(library: Library) -> Answer | None:
-            return Loaded(request, library.rollout(question_id, index)) if request == self._newest else None
+            if request != self._newest:
+                return None
+            page = library.rollout(question_id, index)
+            page.flow.at(width)  # here, where it holds up no key
+            return Loaded(request, page)
 
         def prefetch(library: Library) -> None:
             if request == self._newest:
-                library.prefetch(question_id, index)
+                library.prefetch(question_id, index, width)
 
         self._desk.put((request, job))
         self._desk.put((PREFETCH, prefetch))

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from compute.scores import Scores
 from opd_tui.colouring import Colouring
 from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TeacherFacts, TeacherLine, TokenFacts
+from opd_tui.layout import Flow
 from opd_tui.metrics import Metric
-from opd_tui.text import Run, Safe
+from opd_tui.text import Safe
 from opd_tui.values import JS, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, Sure, overlap, scale_of, sureness, values
 from store.schema import REST_TOKEN, ChildKind, TokenSource
 from store.tables import Nodes, Rollout
@@ -41,7 +42,7 @@ class RolloutPage(Struct, frozen=True):
     question_id: str
     index: int
     question: tuple[Safe, ...]  #: what the student was asked, the last paragraphs of it
-    runs: tuple[Run, ...]
+    flow: Flow
     rollout: Rollout
     nodes: Nodes
     scores: Scores

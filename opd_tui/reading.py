@@ -16,6 +16,7 @@ from compute.objectives import parse
 from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
+from opd_tui.layout import Flow
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
 from opd_tui.place import Place, first_place
@@ -191,14 +192,14 @@ class Library:
             if place is not None and place.rollout is not None:
                 self.rollout(place.question_id, place.rollout)
 
-    def prefetch(self, question_id: str, index: int) -> None:
-        """Read the rollouts before and after this one in the list, in case one of them is asked for next."""
+    def prefetch(self, question_id: str, index: int, width: int) -> None:
+        """Read the rollouts before and after this one in the list, and break their lines, in case one is asked for next."""
         at = self._questions.row(question_id) or 0
         near = [(row.id, rollout.index) for row in self._questions[max(at - 1, 0) : at + 2] for rollout in row.rollouts]
         if (question_id, index) in near:
             here = near.index((question_id, index))
             for neighbour in (*near[here + 1 : here + 2], *near[max(here - 1, 0) : here]):
-                self.rollout(*neighbour)
+                self.rollout(*neighbour).flow.at(width)
 
     def _read(self, question_id: str, index: int) -> RolloutPage:
         if question_id in self._scored:
@@ -216,7 +217,7 @@ class Library:
             question_id=question_id,
             index=index,
             question=tuple(asked[-SHOWN_PARAGRAPHS:]),
-            runs=tuple(
+            flow=Flow(
                 runs([vocab.bytes_of(one) for one in ids], {place for place, one in enumerate(ids) if vocab.is_special(one)})
             ),
             rollout=rollout,

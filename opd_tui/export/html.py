@@ -191,7 +191,7 @@ def _tokens(page: RolloutPage, choice: Choice) -> str:
     m, o = choice.teachers[0], choice.objectives[0]
     colouring = page.colouring(metric, m, o, page.sure(m, o, choice.prior))
     parts = []
-    for (first, last), runs in groupby(_pieces(page.runs), key=lambda piece: piece[0]):
+    for (first, last), runs in groupby(_pieces(page.flow.runs), key=lambda piece: piece[0]):
         text = "".join(_text(run) for _, run in runs)
         node = next((place for place in range(first, last + 1) if place in page.row_of), None)
         at = first if node is None else node

@@ -42,7 +42,7 @@ from opd_tui.walk import end_of_ranking
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import TeacherStrip, Track
-from opd_tui.widgets.tokens import NO_NOTE
+from opd_tui.widgets.tokens import NO_NOTE, NO_TEXT
 
 if TYPE_CHECKING:
     from opd_tui.facts import Catalogue
@@ -229,7 +229,7 @@ class Browse(BrowseActions):
         elif self._wanted_teacher is not None:
             self.say(f"there is no teacher {self._wanted_teacher!r} in this store; it has {', '.join(ids)}")
         if not catalogue.questions:
-            self.tokens.show((), NO_COLOURING, 0, note=NO_QUESTION)
+            self.tokens.show(NO_TEXT, NO_COLOURING, 0, note=NO_QUESTION)
             return
         place, missing = first_place(catalogue.questions, self._at)
         if missing:
@@ -282,7 +282,7 @@ class Browse(BrowseActions):
             return
         self.session.rollout = index
         self._wanted_token = token
-        self._request = self.loader.rollout(self.session.question_id, index)
+        self._request = self.loader.rollout(self.session.question_id, index, self.tokens.text_width)
 
     # what widgets say
 

@@ -17,7 +17,7 @@ from opd_tui.widgets.lines import Lines, ink, span
 from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
-from opd_tui.widgets.tokens import NO_NOTE, TokenView
+from opd_tui.widgets.tokens import NO_NOTE, NO_TEXT, TokenView
 
 HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
@@ -166,7 +166,7 @@ class BrowseView(Screen[None]):
         session, page = self.session, self.session.page
         asked = page.question if page else ()
         self.node.expect(session.n_objectives, page.most_children if page else 0, page.n_candidates if page else 0)
-        self.tokens.show(page.runs if page else (), session.colouring, session.token, asked, note or self._why_nothing)
+        self.tokens.show(page.flow if page else NO_TEXT, session.colouring, session.token, asked, note or self._why_nothing)
         self.show_rollouts()
         self.show_header()
         self.show_colours()

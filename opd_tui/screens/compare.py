@@ -144,7 +144,7 @@ class Compare(Guest):
             assert page is not None
             self.sides[side].part_at(both.n_shared)
             asked = () if self.has_class("-narrow") else page.question
-            self.sides[side].show(page.runs, self.two.colouring(side), self.two.cursors[side], asked)
+            self.sides[side].show(page.flow, self.two.colouring(side), self.two.cursors[side], asked)
             outcome = "✓ correct" if page.rollout.correct else "✗ incorrect"
             entitle(self.boxes[side], Safe(f"rollout {page.index} {outcome} {page.n_tokens} tokens"))
         self.draw_header()

@@ -77,6 +77,7 @@ class Lines(ScrollView):
         super().__init__(id=id, classes=classes)
         self._drawn: dict[int, Strip] = {}  #: lines of the window as they were last drawn
         self._ground: Style | None = None
+        self._width = 0  #: cells of a line, while lines are being made
 
     def use(self, palette: Palette) -> None:
         """Draw in another palette from now on."""
@@ -87,37 +88,49 @@ class Lines(ScrollView):
         """Line `y` of the content, counted from its first one."""
         raise NotImplementedError  # every widget draws its own; Textual's metaclass leaves no room for an abstract class
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """What Textual asks for: some lines of the window."""
+        self._width = self.scrollable_size.width
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         """What Textual asks for: line `y` of the window."""
         strip = self.strip(self.spans(y + self.scroll_offset.y))
         self._drawn[y] = strip
         return strip
 
+    def set_height(self, n: int) -> None:
+        """The content has `n` lines. Where it had another number, everything is laid out anew."""
+        if n != self.virtual_size.height:
+            self.virtual_size = Size(self.scrollable_size.width, n)
+
+    def draw_anew(self) -> None:
+        """Draw everything again: nothing of what was drawn is shown any more."""
+        self._drawn.clear()
+        self.refresh()
+
     def redraw_changed(self) -> None:
         """Draw those lines of the window again that look otherwise than when they were last drawn."""
         if not self._drawn:
             self.refresh()
             return
-        for y in range(self.scrollable_size.height):
-            if self._drawn.get(y) != self.strip(self.spans(y + self.scroll_offset.y)):
-                self.refresh(Region(0, y, self.scrollable_size.width, 1))
+        (self._width, height), top = self.scrollable_size, self.scroll_offset.y
+        changed = [y for y in range(height) if self._drawn.get(y) != self.strip(self.spans(y + top))]
+        if changed:  # nothing named would mean all of it
+            self.refresh(*(Region(0, y, self._width, 1) for y in changed))
 
     def strip(self, spans: Spans) -> Strip:
-        """`spans` on the pane's ground, cut or filled to its width."""
+        """`spans` on the pane's ground, cut or filled to `_width`."""
         if self._ground is None:
             self._ground = self.rich_style
-        base, width = self._ground, self.scrollable_size.width
-        line = Segment.adjust_line_length(list(Segment.apply_style(thrifty(spans), base)), width, style=base)
-        return Strip(Segment.simplify(line), width)  # at once: each strip on the way would come with seven caches
+        base = self._ground
+        line = Segment.adjust_line_length(list(Segment.apply_style(thrifty(spans), base)), self._width, style=base)
+        return Strip(Segment.simplify(line), self._width)  # at once: each strip on the way would come with seven caches
 
     def notify_style_update(self) -> None:
         """The ground may be another one."""
         super().notify_style_update()
         self._ground = None
-
-    def redraw(self, y: int, x: int = 0, width: int | None = None) -> None:
-        """Draw line `y` again, or `width` cells of it from `x` on."""
-        self.refresh(Region(x, y - self.scroll_offset.y, self.scrollable_size.width if width is None else width, 1))
 
     def reveal(self, y: int, height: int = 1) -> None:
         """Scroll so that line `y` is in the window, with room to go on in the same direction."""
@@ -146,14 +159,18 @@ class Panel(Lines):
         """Show `lines` from now on."""
         before, self._lines = self._lines, [list(line) for line in lines]
         height = max(len(self._lines), self.least)
-        if height != self.virtual_size.height:
-            self.virtual_size = Size(self.scrollable_size.width, height)
+        self.set_height(height)
+        width, top = self.scrollable_size.width, self.scroll_offset.y
+        changed = []
         for y in range(max(len(before), len(self._lines))):
             old = before[y] if y < len(before) else []
             new = self._lines[y] if y < len(self._lines) else []
             if old != new:
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-                self.redraw(y, *_difference(old, new, same, self.scrollable_size.width))
+                start, length = _difference(old, new, same, width)
+                changed.append(Region(start, y - top, length, 1))
+        if changed:
+            self.refresh(*changed)
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
 
 from opd_tui.text import Safe, fit_tail
@@ -86,8 +86,7 @@ class RowList(Lines, can_focus=True):
         """There are `n` rows now, the cursor on `cursor`."""
         self._n = n
         self.cursor = min(max(cursor, 0), max(n - 1, 0))
-        if self.virtual_size.height != n + 1:
-            self.virtual_size = Size(self.scrollable_size.width, n + 1)
+        self.set_height(n + 1)
         self.reveal_row()
         self.redraw_changed()
 

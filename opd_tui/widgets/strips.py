@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 
 from opd_tui.bars import NO_VALUE, bins, level
@@ -186,8 +187,7 @@ class Track(Lines):
         before, self._cursor = self._place(self._cursor), cursor
         after = self._place(cursor)
         if before != after:
-            self.redraw(0, before, 1)
-            self.redraw(0, after, 1)
+            self.refresh(Region(before, 0, 1, 1), Region(after, 0, 1, 1))
 
     @property
     def _tail(self) -> str:

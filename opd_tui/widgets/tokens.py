@@ -10,12 +10,12 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Region
 
 from opd_tui.colouring import NO_COLOURING, Colouring
-from opd_tui.layout import Layout, Line, Piece, layout
+from opd_tui.layout import Flow, Line, Piece
 from opd_tui.palette import Palette, marks, number
-from opd_tui.text import Kind, Run, Safe, fold
+from opd_tui.text import Kind, Safe, fold
 from opd_tui.widgets.lines import Lines, Spans, ink, span
 
 #: Cells left of the tokens: the number of the first token of a line.
@@ -23,6 +23,7 @@ GUTTER = 6
 #: Lines of the prompt above the tokens, at most.
 ASKED_LINES = 4
 NO_NOTE = Safe("")
+NO_TEXT = Flow(())
 
 
 class TokenView(Lines, can_focus=True):
@@ -48,8 +49,8 @@ class TokenView(Lines, can_focus=True):
         self.marks = False
         self.whitespace = True
         self._flags: frozenset[int] = frozenset()  #: tokens with a bookmark
-        self._runs: Sequence[Run] = ()
-        self._layout: Layout = layout((), 80)
+        self._flow = NO_TEXT
+        self._layout = NO_TEXT.at(80)
         self._asked: Sequence[Safe] = ()
         self._note = NO_NOTE
         self._preface: list[tuple[Safe, bool]] = []  #: lines above the tokens, and which of them are the note
@@ -58,11 +59,9 @@ class TokenView(Lines, can_focus=True):
 
     # what is shown
 
-    def show(
-        self, runs: Sequence[Run], colouring: Colouring, cursor: int, asked: Sequence[Safe] = (), note: Safe = NO_NOTE
-    ) -> None:
+    def show(self, flow: Flow, colouring: Colouring, cursor: int, asked: Sequence[Safe] = (), note: Safe = NO_NOTE) -> None:
         """Show another rollout. Above it stand the end of what was `asked`, and a `note` on why there is nothing more."""
-        self._runs = runs
+        self._flow = flow
         self._asked, self._note = asked, note
         self.cursor = cursor
         self._set_colouring(colouring)
@@ -93,6 +92,11 @@ class TokenView(Lines, can_focus=True):
         self.refresh()
 
     @property
+    def text_width(self) -> int:
+        """Cells from the gutter to the end of the line."""
+        return self.scrollable_size.width - GUTTER
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of the rollout."""
         return len(self._layout.line_T)
@@ -102,17 +106,17 @@ class TokenView(Lines, can_focus=True):
         self._steps = [colouring.scale.step(value) for value in colouring.values]
 
     def _arrange(self) -> None:
-        width = self.scrollable_size.width - GUTTER
-        self._layout = layout(self._runs, width)
+        width = self.text_width
+        self._layout = self._flow.at(width)
         asked = [(line, False) for paragraph in self._asked for line in fold(paragraph, width)]
         note = [(line, True) for line in fold(self._note, width)] if self._note else []
         self._preface = asked[-ASKED_LINES:] + note
-        self.virtual_size = Size(self.scrollable_size.width, self._top + len(self._layout.lines) * self._stride)
-        self.refresh()
+        self.set_height(self._top + len(self._layout.lines) * self._stride)
+        self.draw_anew()
 
     def on_resize(self) -> None:
         """Break the lines anew."""
-        if self._layout.width != self.scrollable_size.width - GUTTER:
+        if self._layout.width != self.text_width:
             self._arrange()
             self._reveal_cursor()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd_tui.layout import Layout, layout
+from opd_tui.layout import KEPT_WIDTHS, Flow, Layout, layout
 from opd_tui.text import runs
 
 HARD = [b"\n\n", b" " * 9, b"\t", b"x" * 50, "漢字".encode(), "é".encode(), b"\xf0\x9f", b"\x98\x80", b"", b"\x1b"]
@@ -75,3 +75,14 @@ def test_scripts_without_spaces_break_between_tokens() -> None:
 def test_tokens_of_one_character_share_its_cells() -> None:
     found = layout(runs([b"a", b"\xf0\x9f", b"\x98\x80", b"b"]), 10)
     assert found.spans(1) == found.spans(2) == [(0, 1, 2)]
+
+
+def test_lines_are_broken_once_for_each_width_they_are_shown_at() -> None:
+    flow = Flow(runs([b"To", b" solve", b" this"]))
+    assert flow.at(10) == layout(flow.runs, 10)
+    assert flow.at(20) == layout(flow.runs, 20)
+    assert flow.at(10) is flow.at(10)
+    first = flow.at(10)
+    for width in range(30, 30 + KEPT_WIDTHS):  # the window is being resized: what it was like before is not kept for ever
+        assert flow.at(width).width == width
+    assert flow.at(10) is not first
