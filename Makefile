@@ -11,7 +11,7 @@ TRL_READY := $(TRL_VENV)/.ready
 VERL_VENV ?= .venv-verl
 VERL_READY := $(VERL_VENV)/.ready
 
-.PHONY: demo test lint types contracts tests test-full test-chromium test-smollm2 test-ray test-vllm test-trl test-verl clean
+.PHONY: demo test lint types contracts tests test-full test-chromium test-smollm2 test-ray test-vllm test-trl test-verl pictures clean
 
 demo: $(READY)
 	$(BIN)/opd-tui demo -o out/demo.zarr
@@ -99,6 +99,10 @@ test-smollm2: $(READY)
 test-ray: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compute,dev,ray]'
 	$(BIN)/python -m pytest -n 0 tests/faults/ray_cluster.py
+
+# The pictures of README and docs, from the study that is shipped.
+pictures: $(READY)
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) $(VERL_VENV) out build dist *.egg-info

@@ -2,6 +2,7 @@
 
 `python -m benchmarks.explorer [--repeats 7] [--keep FOLDER] [--json]`. Every program runs in a pty at 120x40. Stores of 2,000
 and 20,000 rollouts of about 600 tokens, and of rollouts of 1,000 and 8,000 tokens, are written first (`--keep`: once).
+Milliseconds hang on the machine and on its day; so each time is also had as a share of the bare app's first paint.
 """
 
 from __future__ import annotations
@@ -234,11 +235,80 @@ def made(folder: Path, name: str, rollouts: int, tokens: int) -> Path:
     return path
 
 
+#: What was measured, with its unit in its name, and the same as ratios to the bare app.
+Found = tuple[dict[str, float], dict[str, float]]
+
+
+def of_starts(small: Path, large: Path, repeats: int) -> Found:
+    """First paint and first tokens, the three programs in turn."""
+    sides: dict[str, Path | None] = {"bare": None, "2000": small, "20000": large}
+    rounds = [{name: starts(path) for name, path in sides.items()} for _ in range(repeats + 1)][1:]
+    paint, tokens = ({name: statistics.median(one[name][which] for one in rounds) for name in sides} for which in (0, 1))
+    measured = {f"first paint, {name}, ms": 1000 * value for name, value in paint.items()}
+    measured |= {f"first tokens, {name}, ms": 1000 * value for name, value in tokens.items() if name != "bare"}
+    figures = {"first_tokens_20000_vs_2000": tokens["20000"] / tokens["2000"]}
+    for name in ("2000", "20000"):
+        figures[f"first_paint_{name}_vs_bare"] = paint[name] / paint["bare"]
+        figures[f"first_tokens_{name}_vs_bare"] = tokens[name] / paint["bare"]
+    return measured, figures
+
+
+def of_memory(small: Path, large: Path) -> Found:
+    """Peaks."""
+    with program(BARE, "somewhere") as shown:
+        shown.until(b"a bare application")
+        measured = {"memory, bare, MB": shown.peak_mb()}
+    measured |= {"memory, 2000, MB": memory(small), "memory, 20000, MB": memory(large)}
+    bare = measured["memory, bare, MB"]
+    return measured, {f"memory_{name}_vs_bare": measured[f"memory, {name}, MB"] / bare for name in ("2000", "20000")}
+
+
+def of_keys(long: dict[int, Path]) -> Found:
+    """Bytes and time of keys; the bare app is started between them, since a machine is not equally fast all the time."""
+    kinds = {
+        "cursor": "lhlhlhlh",
+        "line": "jkjkjkjk",
+        "node": "nNnNnN",
+        "metric": "mMmMmM",
+        "teacher": "tTtTtT",
+        "rollout": "rRrRrR",
+    }
+    measured, bare = {}, []
+    for length, path in long.items():
+        at = f"q000003/0/{length // 2}"
+        for name, presses in kinds.items():
+            bare.append(starts(None)[0])
+            n, seconds = keys(path, presses, at)
+            measured[f"{name} key, {length} tokens, bytes"] = n
+            measured[f"{name} key, {length} tokens, ms"] = 1000 * seconds
+        late, pause = held(path, at)
+        measured[f"held key, {length} tokens, longest pause, ms"] = 1000 * pause
+        measured[f"held key, {length} tokens, after release, ms"] = 1000 * late
+    return _against(bare, measured)
+
+
+def of_blocks(large: Path, folder: Path) -> Found:
+    """The longest waits of the event loop."""
+    bare = [starts(None)[0] for _ in range(3)]
+    measured = {"longest block, 20000 rollouts, ms": 1000 * longest_block(large, 15.0)}
+    live = big_store.Growing(folder / "live.zarr", planned=10_000)
+    live.grow()
+    measured["longest block, beside a writer, ms"] = 1000 * longest_block(live.path, 10.0, live.grow)
+    return _against(bare + [starts(None)[0] for _ in range(3)], measured)
+
+
+def _against(bare: list[float], measured: dict[str, float]) -> Found:
+    """Milliseconds as shares of the bare app's first paint."""
+    paint = 1000 * statistics.median(bare)
+    shares = {f"{name.removesuffix(', ms')}, of a bare paint": ms / paint for name, ms in measured.items() if name.endswith("ms")}
+    return measured | {"bare paint meanwhile, ms": paint}, shares
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--keep", type=Path, help="Folder for the stores, which are written where they are missing.")
-    parser.add_argument("--only", default="", help="start, memory, keys or blocks.")
+    parser.add_argument("--only", choices=("start", "memory", "keys", "blocks"), help="A section alone.")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -246,59 +316,23 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         small, large = made(folder, "rollouts2000", 2000, 600), made(folder, "rollouts20000", 20_000, 600)
         long = {1000: made(folder, "tokens1000", 16, 1000), 8000: made(folder, "tokens8000", 16, 8000)}
-        measured: dict[str, float] = {}
+        sections: dict[str, Callable[[], Found]] = {
+            "start": lambda: of_starts(small, large, options.repeats),
+            "memory": lambda: of_memory(small, large),
+            "keys": lambda: of_keys(long),
+            "blocks": lambda: of_blocks(large, Path(scratch)),
+        }
         figures: dict[str, float] = {}
-
-        def wanted(part: str) -> bool:
-            return not options.only or options.only == part
-
-        if wanted("start"):
-            sides: dict[str, Path | None] = {"bare": None, "2000": small, "20000": large}
-            rounds = [{name: starts(path) for name, path in sides.items()} for _ in range(options.repeats + 1)][1:]
-            paint, tokens = ({name: statistics.median(one[name][which] for one in rounds) for name in sides} for which in (0, 1))
-            measured |= {f"first paint, {name}, ms": 1000 * value for name, value in paint.items()}
-            measured |= {f"first tokens, {name}, ms": 1000 * value for name, value in tokens.items() if name != "bare"}
-            for name in ("2000", "20000"):
-                figures[f"first_paint_{name}_vs_bare"] = paint[name] / paint["bare"]
-                figures[f"first_tokens_{name}_vs_bare"] = tokens[name] / paint["bare"]
-            figures["first_tokens_20000_vs_2000"] = tokens["20000"] / tokens["2000"]
-        if wanted("memory"):
-            with program(BARE, "somewhere") as shown:
-                shown.until(b"a bare application")
-                bare = shown.peak_mb()
-            for name, path in (("2000", small), ("20000", large)):
-                measured[f"memory, {name}, MB"] = memory(path)
-                figures[f"memory_{name}_vs_bare"] = measured[f"memory, {name}, MB"] / bare
-            measured["memory, bare, MB"] = bare
-        if wanted("keys"):
-            kinds = {
-                "cursor": "lhlhlhlh",
-                "line": "jkjkjkjk",
-                "node": "nNnNnN",
-                "metric": "mMmMmM",
-                "teacher": "tTtTtT",
-                "rollout": "rRrRrR",
-            }
-            for length, path in long.items():
-                at = f"q000003/0/{length // 2}"
-                for name, presses in kinds.items():
-                    n, seconds = keys(path, presses, at)
-                    measured[f"{name} key, {length} tokens, bytes"] = n
-                    measured[f"{name} key, {length} tokens, ms"] = 1000 * seconds
-                late, pause = held(path, at)
-                measured[f"held key, {length} tokens, ms after release"] = 1000 * late
-                measured[f"held key, {length} tokens, longest pause, ms"] = 1000 * pause
-        if wanted("blocks"):
-            measured["longest block, 20000 rollouts, ms"] = 1000 * longest_block(large, 15.0)
-            live = big_store.Growing(Path(scratch) / "live.zarr", planned=10_000)
-            live.grow()
-            measured["longest block, beside a writer, ms"] = 1000 * longest_block(live.path, 10.0, live.grow)
-        if not options.json:
-            for name, value in measured.items():
-                print(f"{name:50} {value:10.1f}")
-            for name, value in figures.items():
-                print(f"{name:50} {value:10.2f} x")
-        figures |= {f"{name}": value for name, value in measured.items()}
+        for name, section in sections.items():
+            if options.only not in (None, name):
+                continue
+            measured, ratios = section()
+            if not options.json:
+                for what, value in measured.items():
+                    print(f"{what:56} {value:10.1f}")
+                for what, value in ratios.items():
+                    print(f"{what:56} {value:10.3f} x")
+            figures |= ratios | measured
         close("explorer", figures)
 
 

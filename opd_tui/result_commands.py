@@ -47,15 +47,17 @@ def export(
             "any browser. svg, png: the explorer's screen at a place.",
         ),
     ] = "jsonl",
-    question: Annotated[list[str] | None, typer.Option(help="Only this question (repeatable).")] = None,
-    rollout: Annotated[list[int] | None, typer.Option(help="Only this rollout (repeatable).")] = None,
+    question: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this question (repeatable).")] = None,
+    rollout: Annotated[list[int] | None, typer.Option(metavar="NUMBER", help="Only this rollout (repeatable).")] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="Only this teacher (repeatable). With zarr: of the teachers added later; the study's own all stay."),
+        typer.Option(
+            metavar="ID", help="Only this teacher (repeatable). With zarr: of the teachers added later; the study's own all stay."
+        ),
     ] = None,
     tokens: Annotated[str, typer.Option(metavar="A:B", help="Only token positions A to B - 1.")] = "",
     objective: Annotated[
-        list[str] | None, typer.Option(help="Score under this objective, in place of the study's (repeatable).")
+        list[str] | None, typer.Option(metavar="NAME", help="Score under this objective, in place of the study's (repeatable).")
     ] = None,
     where: Annotated[
         str,
@@ -180,7 +182,7 @@ def _matching(path: str, where: str, questions: list[str] | None) -> list[str]:
 def report(
     path: StorePath,
     objective: Annotated[
-        list[str] | None, typer.Option(help="Under this objective, in place of the study's (repeatable).")
+        list[str] | None, typer.Option(metavar="NAME", help="Under this objective, in place of the study's (repeatable).")
     ] = None,
     support: Annotated[
         Literal["sliced", "renormalised", "lumped"], typer.Option(help="How tokens that are no kept children take part.")

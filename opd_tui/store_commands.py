@@ -117,7 +117,7 @@ NewStore = Annotated[
 
 
 def merge(
-    paths: Annotated[list[str], typer.Argument(metavar="A.zarr B.zarr ..", help="Stores of one study, such as its shards.")],
+    paths: Annotated[list[str], typer.Argument(metavar="S.zarr", help="Stores of one study, such as its shards.")],
     out: NewStore,
 ) -> None:
     """Put stores of one study together into a new one.

@@ -30,7 +30,7 @@ def decide(
         ),
     ],
     objective: Annotated[str, typer.Option(help="Decide under this objective, in place of the study's first.")] = "",
-    teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher (repeatable).")] = None,
+    teacher: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this teacher (repeatable).")] = None,
     format: Annotated[
         Literal["plain", "trl", "verl", "tinker", "prime-rl", "skyrl"],
         typer.Option("--format", help="Routing and weights: rows as this trainer takes them; docs/decide.md says how."),
