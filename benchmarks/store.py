@@ -265,7 +265,7 @@ def _neighbours_in_memory(path: Path) -> dict[str, float]:
     library = Library(str(path))
     first = store.open(path).listing().question_id_Q[5]
     library.rollout(first, 0)
-    library.prefetch(first, 0)
+    library.prefetch(first, 0, width=80)
     started = time.perf_counter()
     library.rollout(first, 1)
     after = time.perf_counter()
