@@ -75,10 +75,12 @@ class OpdTui(App[None]):
         settings: Settings = DEFAULTS,
         restore: bool = False,
         remember: bool = False,
+        fresh: bool = False,
     ) -> None:
         """The store at `path`. `depth`: how many colours to use, where the terminal is not to be asked.
 
-        `restore`: begin where it was left; `remember`: keep for the next time where it is left.
+        `restore`: begin where it was left, or, if `fresh`, anew with its bookmarks; `remember`: keep for the next time where it
+        is left.
         """
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
@@ -90,7 +92,7 @@ class OpdTui(App[None]):
         self._leaving = False
         self.failure: StoreError | None = None  #: why the store could not be opened
         self._wish = wish or Wish()
-        self.loader = Loader(path, self._deliver, self._wish.at, restore=restore)
+        self.loader = Loader(path, self._deliver, self._wish.at, restore=restore, fresh=fresh)
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.set_reactive(
@@ -218,9 +220,9 @@ class OpdTui(App[None]):
                     self._quiet.close()
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
-        """What the command palette offers."""
-        yield from super().get_system_commands(screen)
+        """What the command palette offers: ours, and of Textual's own what has no key here."""
         yield from (command for ours in self._ours if ours is screen for command in ours.commands())
+        yield SystemCommand("theme", "colours of the screen", self.action_change_theme)
 
 
 def browse(
@@ -229,14 +231,14 @@ def browse(
     """Explore the store at `path` until the user leaves. Returns the exit code.
 
     `at` is QUESTION/ROLLOUT/TOKEN, `teacher` a teacher's id, `metric` what to colour by; what is not named is as it was left,
-    but for `fresh`. Raises ValueError for an unknown metric, SettingsError for settings that cannot be used, and StoreError,
-    each with one sentence, where the store cannot be opened.
+    but for `fresh`, which leaves bookmarks only. Raises ValueError for an unknown metric, SettingsError for settings that
+    cannot be used, and StoreError, each with one sentence, where the store cannot be opened.
     """
     wish = Wish(at, teacher, _metric(metric))
     settings = load_settings()
     share_arenas()
     one_blas_thread()
-    app = OpdTui(path, wish, settings=settings, restore=settings.restore and not fresh, remember=settings.restore)
+    app = OpdTui(path, wish, settings=settings, restore=settings.restore, remember=settings.restore, fresh=fresh)
     app.run(mouse=settings.mouse)
     if app.failure is not None:
         raise app.failure

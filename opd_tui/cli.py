@@ -202,7 +202,9 @@ def browse(
     at: Annotated[str | None, typer.Option(metavar="QUESTION/ROLLOUT/TOKEN", help="Open there.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher to look through.")] = None,
     metric: Annotated[str | None, typer.Option(help="What colours the tokens.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where this store was left.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew, not where this store was left; its bookmarks stay.")
+    ] = False,
     web: Annotated[bool, typer.Option("--web", help="In a browser of this machine: prints the address to open.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: serve here; 0 for any port that is free.")] = 0,
 ) -> None:

@@ -140,6 +140,8 @@ class NodeFacts(Struct, frozen=True):
     advantage: float
     p_positive: float  #: P(alignment > 0) under the current objective
     reliability: float
+    low: float  #: ends of the 95 % interval of the alignment under the current objective
+    high: float
     judged_only: bool  #: the teacher did not nominate this position
     objectives: tuple[ObjectiveFacts, ...]
     children: tuple[ChildFacts, ...]

@@ -145,12 +145,12 @@ Job = Callable[["Library"], Answer | None]
 class Loader:
     """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
 
-    def __init__(self, path: str, deliver: Deliver, at: str | None = None, *, restore: bool = False) -> None:
+    def __init__(self, path: str, deliver: Deliver, at: str | None = None, *, restore: bool = False, fresh: bool = False) -> None:
         """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it.
 
-        `restore`: look up how the store was left the last time.
+        `restore`: look up how the store was left the last time; `fresh`: its bookmarks alone.
         """
-        self._restore = restore
+        self._restore, self._fresh = restore, fresh
         self.path = path
         self._at = at
         self._deliver = deliver
@@ -307,6 +307,7 @@ class Loader:
             from opd_tui.state import recall
 
             kept = recall(self.path, catalogue.study_hash)
+            kept = kept.bookmarks_alone if kept and self._fresh else kept
         if kept is not None and kept.view != library.view:
             with suppress(StoreError):
                 catalogue = library.look(kept.view, kept.question if kept.question in catalogue.questions.ids else None)

@@ -24,6 +24,7 @@ class Metric(Struct, frozen=True):
     middle: float = 0.0  #: of a diverging scale: between what harms and what helps
     unit: str = ""
     categorical: bool = False  #: names, not amounts: there is no worst
+    probability: bool = False  #: told as one: below a hundredth, how far below says nothing
 
 
 METRICS: tuple[Metric, ...] = (
@@ -56,6 +57,7 @@ METRICS: tuple[Metric, ...] = (
         worst_is_low=True,
         limit=1.0,
         middle=0.5,
+        probability=True,
     ),
     Metric(
         "reliability",
@@ -129,7 +131,7 @@ METRICS: tuple[Metric, ...] = (
         worst_is_low=True,
         unit="nat",
     ),
-    Metric("p-succ", "p_succ", "success after the token that was taken", at_nodes=True, limit=1.0),
+    Metric("p-succ", "p_succ", "success after the token that was taken", at_nodes=True, limit=1.0, probability=True),
 )
 
 BY_KEY = {metric.key: metric for metric in METRICS}

@@ -103,12 +103,18 @@ class Overview:
 
     def mean_of_number(self, teacher: int, objective: int) -> dict[int, float]:
         """Mean alignment of every question that has one, by its number."""
-        mean: dict[int, float] = {}
-        for part in self._parts:
-            mean_Q = part.mean_MOQ[teacher, objective]
-            scored_Q = np.isfinite(mean_Q)
-            mean |= zip(part.number_Q[scored_Q].tolist(), mean_Q[scored_Q].tolist(), strict=True)
-        return mean
+        return self._by_number([part.mean_MOQ[teacher, objective] for part in self._parts])
+
+    def worst_of_number(self, teacher: int, objective: int) -> dict[int, float]:
+        """Lowest alignment of every question that has one, by its number."""
+        return self._by_number([part.worst_MOQ[teacher, objective] for part in self._parts])
+
+    def _by_number(self, of_part: Sequence[Array]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for part, value_Q in zip(self._parts, of_part, strict=True):
+            scored_Q = np.isfinite(value_Q)
+            found |= zip(part.number_Q[scored_Q].tolist(), value_Q[scored_Q].tolist(), strict=True)
+        return found
 
     def mean(self, teacher: int, objective: int) -> Mean:
         """A teacher over the whole study."""

@@ -161,6 +161,8 @@ class RolloutPage(Struct, frozen=True):
             advantage=float(scores.advantage_MN[teacher, row]),
             p_positive=float(sure.p_positive_N[row]) if sure else nan,
             reliability=float(sure.reliability_N[row]) if sure else nan,
+            low=float(sure.low_N[row]) if sure else nan,
+            high=float(sure.high_N[row]) if sure else nan,
             judged_only=nominated_by != 0 and not nominated_by >> teacher & 1,
             objectives=tuple(
                 ObjectiveFacts(

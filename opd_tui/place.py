@@ -44,6 +44,8 @@ def first_place(questions: Questions, at: str | None) -> tuple[Place | None, str
     try:
         wanted = parse_place(at, questions.ids)
     except ValueError as error:
+        named = next((one for one in map(questions.get, _heads(at)) if one is not None), first)
+        here = Place(named.id, named.first_rollout)
         return here, f"{error}: this is {here}"
     question = questions.get(wanted.question_id)
     if question is None or not question.rollouts:
@@ -58,6 +60,12 @@ def first_place(questions: Questions, at: str | None) -> tuple[Place | None, str
         last = Place(wanted.question_id, rollout.index, rollout.n_tokens - 1)
         return last, f"rollout {rollout.index} has no token {wanted.token}: this is its last one, {last.token}"
     return wanted, ""
+
+
+def _heads(text: str) -> list[str]:
+    """All that may be the question of a place that is none, the longest first."""
+    parts = text.split("/")
+    return ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
 
 
 def no_rollout(place: Place, rollouts: Sequence[RolloutFacts]) -> str:

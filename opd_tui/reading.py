@@ -17,6 +17,7 @@ from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.layout import Flow
+from opd_tui.numbers import counted, interval, prob
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
 from opd_tui.place import Place, first_place
@@ -294,17 +295,38 @@ class Library:
         return (*passages, Passage("reference answer", paragraphs(question.reference_answer)))
 
     def completions(self, question_id: str, node: int, token_id: int) -> tuple[Passage, ...]:
-        """Kept completions that left the tree at a node by a child: right ones first, the shortest of each first."""
-        found = [one for one in self._store.completions(question_id) if (one.exit_node, one.exit_token) == (node, token_id)]
+        """Kept completions that came by a child of a node, below a word on them: right ones first, the shortest of each first."""
+        from opd_tui.after_child import after_child
+
+        if question_id not in self._scored:
+            nodes = self._store.nodes(question_id, whole=self._takes_whole(self.view))
+            _keep(self._scored, question_id, (nodes, self._score(nodes, self.view)))
+        nodes, scores = self._scored[question_id]
+        rollouts = [
+            self._store.rollout(question_id, row.index, ()) for row in self._store.line(question_id).rollouts if row.n_nodes
+        ]
+        found = after_child(nodes, rollouts, self._store.completions(question_id), node, token_id)
         child = "the rest" if token_id == REST_TOKEN else str(self._label(token_id))
         if not found:
-            raise StoreError(f"no completion that left by {child} was kept to be read")
-        passages = []
-        for one in sorted(found, key=lambda one: (not one.correct, len(one.token_ids), one.sample)):
-            heading = f"{'correct' if one.correct else 'incorrect'}, {len(one.token_ids)} tokens, {ENDINGS[one.finish_reason]}"
-            heading += f", sample {one.sample}"
-            text = b"".join(self._store.vocab.bytes_of(int(token_id)) for token_id in one.token_ids)
-            passages.append(Passage(heading, paragraphs(text), one.correct))
+            raise StoreError(f"no completion that went on with {child} was kept to be read")
+        right, estimates, k = (
+            sum(one.correct for one, _ in found),
+            scores.estimates,
+            nodes.token_NK[node].tolist().index(token_id),
+        )
+        among = interval(float(estimates.low_NK[node, k]), float(estimates.high_NK[node, k]))
+        told = (
+            Safe(f"Kept to be read: {counted(len(found), 'completion')} that came this way, {right} of them correct."),
+            Safe("p_succ counts by their weights all that were drawn, so what was kept need not be in that proportion."),
+        )
+        passages = [Passage(f"after {child}: p_succ {prob(float(estimates.p_succ_NK[node, k]))} {among}", told)]
+        for one, token_ids in found:
+            heading = (
+                f"{'correct' if one.correct else 'incorrect'}, {counted(len(token_ids), 'token')}, {ENDINGS[one.finish_reason]}"
+            )
+            elsewhere = "" if one.launch_node == node else f", launched at token {int(nodes.position_N[one.launch_node])}"
+            text = b"".join(self._store.vocab.bytes_of(int(one_id)) for one_id in token_ids)
+            passages.append(Passage(f"{heading}, sample {one.sample}{elsewhere}", paragraphs(text), one.correct))
         return tuple(passages)
 
 

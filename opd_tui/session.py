@@ -96,6 +96,8 @@ class Session:
                 return questions.by_name()
             case "alignment" if self.overview is not None:
                 return questions.by_value(self.overview.mean_of_number(self.teacher, self.objective))
+            case "worst" if self.overview is not None:
+                return questions.by_value(self.overview.worst_of_number(self.teacher, self.objective))
             case _:
                 return questions
 

@@ -14,7 +14,7 @@ from opd_tui.folders import config_folder
 from opd_tui.metrics import BY_KEY
 from opd_tui.palette import Depth
 
-Order = Literal["study order", "success", "alignment", "name"]
+Order = Literal["study order", "success", "alignment", "worst", "name"]
 
 
 class SettingsError(Exception):

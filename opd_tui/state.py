@@ -43,6 +43,11 @@ class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
     whitespace: bool | None = None
     bookmarks: tuple[Bookmark, ...] = ()
 
+    @property
+    def bookmarks_alone(self) -> Kept:
+        """What stays where somebody begins anew."""
+        return Kept(schema=self.schema, study_hash=self.study_hash, store=self.store, bookmarks=self.bookmarks)
+
     def at(self, questions: Collection[str]) -> str | None:
         """The place, as `--at` takes it, if its question is there."""
         return str(Place(self.question, self.rollout, self.token)) if self.question in questions and self.question else None

@@ -36,13 +36,15 @@ class Sure(Struct, frozen=True, eq=False):
 
     p_positive_N: Array  #: P(alignment > 0)
     reliability_N: Array  #: expected cosine between the estimated gradient and the true one
+    low_N: Array  #: ends of the 95 % interval of the alignment
+    high_N: Array
 
 
 def sureness(nodes: Nodes, scores: Scores, teacher: int, objective: int, prior: Prior | None) -> Sure:
     """What the study's `prior` says; NaN everywhere where there is none, or one of other teachers and objectives."""
     unknown_N = np.full(len(nodes), nan)
     if prior is None or (prior.teachers, prior.objectives) != (scores.teachers, scores.objectives):  # one came meanwhile
-        return Sure(unknown_N, unknown_N)
+        return Sure(unknown_N, unknown_N, unknown_N, unknown_N)
     from compute.posterior import posterior  # a first page has no prior yet, and is not to wait for it
 
     teachers, objectives = (scores.teachers[teacher],), (scores.objectives[objective],)
@@ -64,9 +66,10 @@ def sureness(nodes: Nodes, scores: Scores, teacher: int, objective: int, prior: 
             positive_MOS=prior.positive_MOS[at],
             calibrated_MO=prior.calibrated_MO[at],
         ),
-        level=None,
     )
-    return Sure(found.p_positive_MON[0, 0] if found.calibrated_MO[0, 0] else unknown_N, found.reliability_N)
+    if not found.calibrated_MO[0, 0]:
+        return Sure(unknown_N, found.reliability_N, unknown_N, unknown_N)
+    return Sure(found.p_positive_MON[0, 0], found.reliability_N, found.cosine_low_MON[0, 0], found.cosine_high_MON[0, 0])
 
 
 def values(page: RolloutPage, metric: Metric, teacher: int, objective: int, second: int | None, sure: Sure) -> Array:

@@ -48,7 +48,8 @@ def end_of_ranking(colouring: Colouring, step: int, noun: str) -> str:
         return f"no {noun} here has an estimate to be ranked by"
     if colouring.scale.names:
         return "names have no order: there is no worst and no best"
-    return f"last {noun}: none is ranked better" if step > 0 else f"first {noun}: none is ranked worse"
+    most, more = ("best", "better") if step > 0 else ("worst", "worse")
+    return f"the {most} {noun} of this rollout: none is {more}; / searches all rollouts"
 
 
 def sign_flips(colouring: Colouring) -> list[int]:

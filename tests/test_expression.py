@@ -47,6 +47,7 @@ def tree(text: str) -> str:
         ("-js * 2 < -(js - 1)", "(< (* (negate js) 2.0) (negate (- js 1.0)))"),
         ("-1 < align <= 0", "(& (< (negate 1.0) align) (<= align 0.0))"),
         ("abs(gain) ≥ .5 && known(align)", "(& (>= (abs gain) 0.5) (known align))"),
+        ("rel > .5 & SR > V & Adv < 0", "(& (& (> reliability 0.5) (> success_range value)) (< advantage 0.0))"),
         ("ALIGN = 1e-3 || TRUE", "(| (== align 0.001) True)"),
         ('token ~ "a\\"\\n" and question != \'q\'', '(& (~ token a"\n) (!= question q))'),
         ("correct == truncated", "(== correct truncated)"),

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 
 from opd_tui.loader import COMPARE, Answer, Compared, Failed, Loader, Surveyed
+from opd_tui.numbers import counted
 from opd_tui.pairing import Fork
 from opd_tui.palette import Palette
 from opd_tui.screens.groups import COLOUR, MOVE, READ
@@ -96,7 +97,8 @@ class Compare(Guest):
         self.sides[LEFT].focus()
         page = self.session.page
         if page is not None:
-            self._ask(page.question_id, page.index, None)
+            self._asked = page.question_id, page.index, None
+            self.call_after_refresh(self._ask, *self._asked)  # columns are as wide as the panes, which have no width before
 
     @property
     def hints(self) -> Sequence[Hint]:
@@ -161,7 +163,7 @@ class Compare(Guest):
             span(f" {name} ", ink(colours.accent)),
             span(f" {both.left.index} {'✓' if both.left.rollout.correct else '✗'} | ", ink(colours.dim)),
             span(f"{both.right.index} {'✓' if both.right.rollout.correct else '✗'} ", ink(colours.dim)),
-            span(f" {both.n_shared} token{'s' if both.n_shared != 1 else ''} shared", ink(colours.dim)),
+            span(f" {counted(both.n_shared, 'token')} shared", ink(colours.dim)),
         ]
         self.header.set(left, [span("lock ", ink(colours.dim)), span(f"{self.two.lock.value} ", ink(colours.accent))])
 

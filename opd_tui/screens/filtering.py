@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opd_tui.loader import Searched
-from opd_tui.numbers import count
+from opd_tui.numbers import count, counted
 from opd_tui.place import NOWHERE, Place
 from opd_tui.search.matches import Match, Matches
 from opd_tui.search.names import Level
@@ -41,11 +41,10 @@ class Filter:
             return self.failed
         matches = self.matches
         noun = self.checked.level.name.lower() if not self.query.is_text else "place"
-        told = f"{count(matches.n)} {noun}{'s' if matches.n != 1 else ''}"
-        n = len(matches.questions)
+        told = counted(matches.n, noun)
         if self.checked.level is not Level.QUESTION and matches.n:
-            told += f" in {count(len(matches.where))} rollout{'s' if len(matches.where) != 1 else ''}"
-            told += f" of {count(n)} question{'s' if n != 1 else ''}" if self.query.within is None else ""
+            told += f" in {counted(len(matches.where), 'rollout')}" if noun != "rollout" else ""
+            told += f" of {counted(len(matches.questions), 'question')}" if self.query.within is None else ""
         if len(matches.matches) < matches.n:
             told += f"; the first {count(len(matches.matches))} are listed"
         if not self.over:

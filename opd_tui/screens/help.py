@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 from textual.app import App
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 
 from opd_tui.metrics import METRICS
@@ -39,7 +40,7 @@ forecast of a training run."""
 WORDS = (
     ("P, T", "probability of a token under the student, and under the teacher that is looked through"),
     ("p_succ", "share of the student's completions that end correct after this child"),
-    ("95%", "the interval that p_succ lies in with this probability"),
+    ("95%", "the interval that p_succ lies in with this probability; behind rel or align: that the alignment lies in"),
     (
         "backed up",
         "The child that the rollout took has the success of the next node: the sum of P times p_succ over the children there, "
@@ -48,8 +49,10 @@ WORDS = (
     ),
     (
         "n",
-        "how many independent completions would tell as much as those that count here: less than were drawn where they weigh "
-        "unequally, more where later ones are backed up; ∞ where the outcome is certain",
+        "completions that count here, by their weights: fewer than were drawn where they weigh unequally, more where later ones "
+        "are backed up; ∞ where the outcome is certain. It decides which children are supported, and knows nothing of outcomes. "
+        "The interval does: backed up through children that almost always, or never, end correct, it is narrower or wider than n "
+        "by itself would say. Go by the interval.",
     ),
     ("the rest", "all tokens that are no candidates, as one child; its completions draw the token from P among them"),
     ("|S|", "size of the support: children with enough completions to be scored; a node needs two of them"),
@@ -85,6 +88,9 @@ WORDS = (
     ),
 )
 
+#: Panes that are called otherwise than in code.
+PANES = {"left-tokens": "tokens of a side", "right-tokens": "tokens of a side", "node": "node pane", "sheet": "text"}
+
 Section = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -106,7 +112,7 @@ def sections(screen: DOMNode, panes: Iterable[DOMNode]) -> list[Section]:
         lines = _lines(_own_bindings(pane))
         if lines and lines not in seen:
             seen.add(lines)
-            found.append((f"in {pane.id or type(pane).__name__.lower()}", lines))
+            found.append((f"in the {PANES.get(pane.id or '', pane.id)}", lines))
     return found
 
 
@@ -130,6 +136,8 @@ def _lines(bindings: Sequence[Binding]) -> tuple[tuple[str, str], ...]:
 
 class Help(SheetScreen):
     """The keys and the colours."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "dismiss", "back")]
 
     def __init__(self, palette: Palette, keys: Sequence[Section]) -> None:
         super().__init__("help: keys, colours, words, metrics", palette)

@@ -40,7 +40,7 @@ class Sheet(Panel, can_focus=True):
 class SheetScreen(ModalScreen[None]):
     """A sheet over whatever was there. Esc goes back."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "dismiss", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", "back")]
 
     def __init__(self, title: str, palette: Palette) -> None:
         super().__init__()
@@ -78,9 +78,17 @@ class SheetScreen(ModalScreen[None]):
 class Reader(SheetScreen):
     """Passages, one below the other."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "help", "help")]
+
     def __init__(self, title: str, palette: Palette, passages: Sequence[Passage]) -> None:
         super().__init__(title, palette)
         self.passages = passages
+
+    def action_help(self) -> None:
+        """All keys."""
+        from opd_tui.screens.help import help_of
+
+        self.app.push_screen(help_of(self.app, self, (self.query_one(Sheet),), self.palette))
 
     def lines(self) -> Sequence[Spans]:
         """Heading and body of every passage."""

@@ -103,11 +103,12 @@ NAMES: tuple[Name, ...] = (
         ("nominated", "flag", "teacher", "the teacher nominated this position, or nobody had to"),
     ),
 )  # fmt: skip
-#: Columns of exported rows that are called otherwise there.
+#: What exported rows, and the explorer's panes, call otherwise.
 ALIASES = {
     "question_id": "question", "rollout_index": "rollout", "student_logprob": "logprob", "student_entropy": "entropy",
     "kl_student_teacher": "kl_st", "kl_teacher_student": "kl_ts", "alignment": "align", "teacher_advantage": "advantage",
     "success_rate_range": "success_range", "success_rate": "success", "n_tokens": "length",
+    "rel": "reliability", "sr": "success_range", "v": "value", "adv": "advantage",
 }  # fmt: skip
 BY_KEY = {name.key: name for name in NAMES}
 BY_KEY |= {alias: BY_KEY[key] for alias, key in ALIASES.items()}

@@ -9,7 +9,7 @@ from opd_tui.numbers import signed
 from opd_tui.widgets.rows import Cell, Column, RowList
 
 #: Orders of the list of questions, in the order in which `s` goes through them.
-ORDERS = ("study order", "success", "alignment", "name")
+ORDERS = ("study order", "success", "alignment", "worst", "name")
 
 _NAN = float("nan")
 

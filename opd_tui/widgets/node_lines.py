@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 
 from opd_tui.bars import diverging_bar
-from opd_tui.numbers import effective, interval, plain, prob, signed
+from opd_tui.numbers import effective, interval, plain, prob, signed, signed_interval
 from opd_tui.palette import Palette
 from opd_tui.text import Safe, cells
 from opd_tui.widgets.lines import Spans, ink, ljust, rjust, span
@@ -130,12 +130,12 @@ class NodeLines:
         elif facts.judged_only:
             lines.append([span(" nominated by another teacher", self.dim)])
         if self.broad:
-            lines.append(self._objectives_in_line(facts.objectives, objective))
+            lines.append(self._objectives_in_line(facts, objective))
             self.first_child = len(lines) + 1
             return [*lines, *self._children_broad(facts, objective, child)]
         divergence = [span(" log T/P ", self.dim), span(signed(token.teacher_logprob - token.logprob), self.text)]
         lines += [[*self._number(facts), *divergence, *self._divergences(token)[:2]]]
-        lines += [[*self._sureness(facts), *self._overlap(token, short=True)], []]
+        lines += [self._overlap(token, short=True), [*self._sureness(facts), *self._interval(facts)], []]
         lines += self._objectives(facts.objectives, objective)
         self.first_child = len(lines) + 2
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
@@ -158,6 +158,11 @@ class NodeLines:
             *(span(" rel ", self.dim), span(prob(facts.reliability), self.strong)),
         ]
 
+    def _interval(self, facts: NodeFacts) -> list[Segment]:
+        """The interval of the alignment under the current objective, where there is one."""
+        text = signed_interval(facts.low, facts.high)
+        return [span(" align 95% ", self.dim), span(text, self.text)] if text else []
+
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:
         room = self.width - 24
         lines: list[Spans] = [
@@ -178,9 +183,9 @@ class NodeLines:
             )
         return lines
 
-    def _objectives_in_line(self, objectives: Sequence[ObjectiveFacts], current: int) -> Spans:
+    def _objectives_in_line(self, facts: NodeFacts, current: int) -> Spans:
         spans: list[Segment] = []
-        for place, one in enumerate(objectives):
+        for place, one in enumerate(facts.objectives):
             chosen = place == current
             spans += [
                 span(" ›" if chosen else "  ", self.accent),
@@ -189,6 +194,7 @@ class NodeLines:
                 span(self._alignment(one), ink(self.palette.sign(one.alignment), bold=chosen)),
             ]
             if chosen:
+                spans.append(span(signed_interval(facts.low, facts.high), self.dim))
                 gain = f" gain {signed(one.gain, 3)}" + (f" ±{prob_se(one.gain_se)}" if isfinite(one.gain_se) else "")
                 spans.append(span(gain, self.dim))
         return spans
@@ -269,7 +275,7 @@ def tallest(width: int, n_objectives: int, n_children: int, n_candidates: int) -
     """Lines that a node or a token may need at most."""
     if width >= BROAD:
         return max(4 + n_children, 6 + n_candidates)
-    return max(9 + n_objectives + 2 * n_children, 12 + n_candidates)
+    return max(10 + n_objectives + 2 * n_children, 12 + n_candidates)
 
 
 def _limits(children: Sequence[ChildFacts]) -> tuple[float, float]:

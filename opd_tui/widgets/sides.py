@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,27 @@ class Here(Panel):
 
 
 class ForkPane(Panel, can_focus=False):
-    """Where the two part: both tokens, how they end, and what everybody says of them."""
+    """Where the two part: both tokens, how they end, and what everybody says of them.
+
+    What the columns mean is always there: where there is no room for all teachers, those around the current one are.
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._draw: Callable[[], None] = lambda: None
 
     def fork(self, fork: Fork | None, verdicts: Sequence[bool], teachers: Sequence[TeacherFacts], current: int) -> None:
         """Show `fork`; `verdicts`: whether the left and the right rollout are correct."""
+        self._draw = partial(self._fork, fork, verdicts, teachers, current)
+        self._draw()
+
+    def on_resize(self) -> None:
+        """There is other room for teachers."""
+        self._draw()
+
+    def _fork(self, fork: Fork | None, verdicts: Sequence[bool], teachers: Sequence[TeacherFacts], current: int) -> None:
         if fork is None:
+            self.least = 0
             self.show([[span(" the two are the same to the end", ink(self.palette.ink.dim))]])
             return
         names = max((len(teacher.label) for teacher in teachers), default=7)
@@ -109,7 +126,6 @@ class ForkPane(Panel, can_focus=False):
             head.append(self._token(branch, correct, each))
         below = any(cells(Safe(_counted(branch))) >= each for branch in branches)  # a count that is cut off would mislead
         rows: list[Spans] = [
-            [*head, rjust("align", align, dim), rjust("gain ±se", 15, dim)],
             [ljust(" p_succ", name, dim), *(self._success(branch, each, counted=not below) for branch in branches)],
             *([[ljust(" n", name, dim), *(rjust(effective(branch.n), each, dim) for branch in branches)]] if below else []),
             [
@@ -117,7 +133,15 @@ class ForkPane(Panel, can_focus=False):
                 *(rjust(prob(branch.p_student), each, ink(self.palette.ink.text)) for branch in branches),
             ],
         ]
-        for m, (teacher, said) in enumerate(zip(teachers, fork.teachers, strict=False)):
+        everybody = list(enumerate(zip(teachers, fork.teachers, strict=False)))
+        self.least = 1 + len(rows) + len(everybody)  # the pane stays as tall as the screen lets it be
+        window = self.scrollable_size.height
+        room = max(window - 1 - len(rows), 1) if window else len(everybody)
+        first = min(max(current - room // 2, 0), max(len(everybody) - room, 0))
+        if room < len(everybody):
+            head[0] = ljust(f" {first + 1}–{first + room} of {len(everybody)}", name, dim)
+        rows.insert(0, [*head, rjust("align", align, dim), rjust("gain ±se", 15, dim)])
+        for m, (teacher, said) in everybody[first : first + room]:
             chosen = m == current
             style = ink(self.palette.ink.text, bold=chosen)
             unsure = "?" if isfinite(said.gain_se) and not abs(said.gain) >= SURE * said.gain_se else " "
@@ -134,7 +158,6 @@ class ForkPane(Panel, can_focus=False):
                 ]
             )
         self.show(rows)
-        self.reveal(min(current + len(rows) - len(fork.teachers), len(rows) - 1))
 
     def _token(self, branch: Branch, correct: bool, width: int) -> Segment:
         text = Safe(f"{'✓' if correct else '✗'} {branch.label or 'ends here'}")

@@ -16,7 +16,7 @@ from textual.message import Message
 from opd_tui.bars import NO_VALUE, bins, level
 from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
-from opd_tui.numbers import plain, signed, signed_interval
+from opd_tui.numbers import counted, plain, prob, signed, signed_interval
 from opd_tui.palette import STEPS, Scale, mark, number
 from opd_tui.text import Safe, cells, fit, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
@@ -153,6 +153,8 @@ def said(value: float, metric: Metric, scale: Scale) -> str:
         return "no estimate"
     if scale.names:
         return f"{number(int(value))} {scale.names[int(value)]}" if int(value) < len(scale.names) else "no estimate"
+    if metric.probability:
+        return prob(value)
     amount = (signed if scale.diverging and scale.low < 0 else plain)(value, 3)
     return f"{amount} {metric.unit}" if metric.unit else amount
 
@@ -192,7 +194,7 @@ class Track(Lines):
     @property
     def _tail(self) -> str:
         n = len(self._colouring.values) if self._colouring else 0
-        return f"▏{self._n_nodes} nodes, {n} tokens "
+        return f"▏{counted(self._n_nodes, 'node')}, {counted(n, 'token')} "
 
     @property
     def _room(self) -> int:

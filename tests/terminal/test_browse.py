@@ -11,13 +11,17 @@ import pytest
 
 from opd_tui.app import OpdTui, Wish
 from opd_tui.metrics import BY_KEY, METRICS
+from opd_tui.numbers import signed_interval
 from opd_tui.palette import Depth
 from opd_tui.screens.browse import Browse
 from opd_tui.screens.help import Help
 from opd_tui.screens.reader import Reader
 from opd_tui.walk import ranked
+from tests.conftest import CHAIN_SUMS
 from tests.synthetic import question_record
 from tests.terminal.driving import NARROW, SIZES, WIDE, browsing, picture, press, until
+
+SHIPPED = CHAIN_SUMS / "chain_sums.zarr"
 
 
 @SIZES
@@ -57,6 +61,29 @@ async def test_the_worst_and_the_best_are_walked_in_order(calm_store: Path) -> N
         await press(pilot, screen, "m", "[")
         gains = [value for value in screen.session.colouring.values if isfinite(value)]
         assert screen.session.colouring.values[screen.session.token] == max(gains)
+
+
+async def test_questions_can_be_listed_by_their_worst_node(calm_store: Path) -> None:
+    async with browsing(calm_store) as (pilot, screen):
+        while screen.questions.order != "worst":
+            await press(pilot, screen, "s")
+        assert screen.questions.questions is not None
+        scores = [screen.session.score_of_question(question) for question in screen.questions.questions]
+        worst = [score.worst for score in scores if score is not None and isfinite(score.worst)]
+        assert len(worst) > 1 and worst == sorted(worst)
+
+
+async def test_a_place_that_is_none_opens_the_question_it_begins_with(calm_store: Path) -> None:
+    async with browsing(calm_store, wish=Wish("q002/1/1/1")) as (_, screen):
+        assert screen.session.question_id == "q002"
+        assert screen.keys.sentence is not None and "'q002/1/1/1'" in screen.keys.sentence
+
+
+async def test_a_node_says_between_what_its_alignment_lies() -> None:
+    async with browsing(SHIPPED, wish=Wish("q011/2/2")) as (_, screen):
+        facts = screen.session.node_facts
+        assert facts is not None and facts.low < 0 < facts.high and 0.05 < facts.p_positive < 0.95
+        assert signed_interval(facts.low, facts.high) in screen.node.text
 
 
 async def test_sign_flips_are_flips(calm_store: Path) -> None:
@@ -304,12 +331,12 @@ async def test_the_ends_of_the_ranking_are_said(calm_store: Path, size: tuple[in
             await press(pilot, screen, "]")
         assert screen.session.token == order[-1] and screen.keys.sentence is None
         await press(pilot, screen, "]")
-        assert "last node" in picture(pilot)
+        assert "the best node of this rollout" in picture(pilot)
         for _ in order[1:]:
             await press(pilot, screen, "[")
         assert screen.session.token == order[0]
         await press(pilot, screen, "[")
-        assert "first node" in picture(pilot)
+        assert "the worst node of this rollout" in picture(pilot)
         screen.colour_by(BY_KEY["log-ratio"])
         screen.tokens.move(ranked(screen.session.colouring, True)[-1])
         await press(pilot, screen, "[", "]", "]")

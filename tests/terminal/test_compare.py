@@ -89,6 +89,18 @@ async def test_it_begins_where_one_stood_and_goes_back_there(calm_store: Path, s
         assert browse.session.token == last == browse.tokens.cursor
 
 
+async def test_what_the_columns_of_the_fork_mean_is_there_with_every_teacher() -> None:
+    async with comparing(SHIPPED, "q005/1", NARROW) as (pilot, _, screen):
+        assert screen.session.catalogue is not None
+        n = len(screen.session.catalogue.teachers)
+        for key in (*["t"] * (n - 1), *["T"] * (n - 1)):
+            await press(pilot, screen, key)
+            lines = screen.fork.text.splitlines()
+            assert len(lines) <= screen.fork.scrollable_size.height and not screen.fork.scroll_offset.y
+            assert f"of {n}" in lines[0] and "align" in lines[0] and "gain" in lines[0]
+            assert any(line.startswith(f"›{screen.session.teacher_label}") for line in lines)
+
+
 @pytest.mark.parametrize("size", [WIDE, NARROW, (60, 24), (40, 24)])
 async def test_the_number_of_completions_is_always_there(size: tuple[int, int]) -> None:
     async with comparing(SHIPPED, "q000/1/1", size) as (_, _, screen):

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 import store
+from opd_tui.after_child import after_child
 from opd_tui.app import OpdTui
 from opd_tui.facts import Passage
 from opd_tui.reading import Library
 from opd_tui.screens.reader import Reader, Sheet
+from store.schema import ABSENT_TOKEN, REST_TOKEN
+from tests.conftest import CHAIN_SUMS
 from tests.terminal.driving import browsing, until
 
 
@@ -23,12 +26,21 @@ def passages(calm_store: Path) -> tuple[Passage, ...]:
     return library.completions("q000", *max(exits, key=exits.count))
 
 
+def test_above_them_stands_what_they_are(passages: tuple[Passage, ...]) -> None:
+    word, *others = passages
+    assert re.fullmatch(r"after .+: p_succ \.\d\d \[.+\]", word.heading)
+    right = sum(passage.verdict is True for passage in others)
+    assert f"{len(others)} completions that came this way, {right} of them correct" in word.body[0]
+
+
 def test_right_ones_come_first_and_the_shortest_of_each(passages: tuple[Passage, ...]) -> None:
-    assert len(passages) > 1
+    assert len(passages) > 2
     order = []
-    for passage in passages:
+    for passage in passages[1:]:
         found = re.fullmatch(
-            r"(correct|incorrect), (\d+) tokens, (ended by the student|cut off at the length limit), sample \d+", passage.heading
+            r"(correct|incorrect), (\d+) tokens?, (ended by the student|cut off at the length limit), sample \d+"
+            r"(, launched at token \d+)?",
+            passage.heading,
         )
         assert found is not None, passage.heading
         assert passage.verdict is (found[1] == "correct")
@@ -44,7 +56,26 @@ async def test_they_have_the_colour_of_their_outcome(calm_store: Path, passages:
         await until(pilot, lambda: bool(app.screen.query_one(Sheet).text))
         good, bad = app.palette.ink.good, app.palette.ink.bad
         headings = [line[0] for line in app.screen.query_one(Sheet)._lines if line and line[0].text[:2] in ("✓ ", "✗ ")]
-        assert len(headings) == len(passages)
+        assert len(headings) == len(passages) - 1
         for heading in headings:
             assert heading.style is not None and heading.style.color is not None
             assert heading.style.color.name == (good if heading.text.startswith("✓") else bad)
+
+
+def test_what_was_launched_elsewhere_and_came_this_way_counts_too() -> None:
+    """Every completion of the built-in study is after one child at each node it passed, and nowhere else."""
+    opened = store.open(CHAIN_SUMS / "chain_sums.zarr")
+    question = "q005"
+    nodes, completions = opened.nodes(question), opened.completions(question)
+    rollouts = [opened.rollout(question, row.index, ()) for row in opened.line(question).rollouts]
+    root = int(nodes.position_N.argmin())
+    assert nodes.position_N[root] == 0
+    children = [token for token in nodes.token_NK[root].tolist() if token != ABSENT_TOKEN]
+    after = {token: after_child(nodes, rollouts, completions, root, token) for token in children}
+    assert sum(map(len, after.values())) == len(completions)  # the node before the first token: all came by one of its children
+    assert any(one.completion.launch_node != root for found in after.values() for one in found)
+    for token, found in after.items():
+        for one in found:
+            if one.completion.launch_node == root and one.completion.position == 0:
+                own = one.completion.token_ids.tolist()
+                assert one.token_ids.tolist() == (own if token == REST_TOKEN else own[1:])

@@ -100,8 +100,11 @@ async def test_the_next_run_begins_where_the_last_one_ended(calm_store: Path) ->
         assert screen.tokens.marks and not screen.tokens.whitespace
         assert [one.place for one in screen.bookmarks.all] == [place]
         assert session.page is not None and session.page.scores.support == "renormalised"
-    async with opened_app(OpdTui(str(calm_store))) as (_, screen):  # --fresh
+    async with opened_app(OpdTui(str(calm_store))) as (_, screen):
         assert screen.session.metric.key == "alignment" and not screen.bookmarks.all
+    async with opened_app(OpdTui(str(calm_store), restore=True, fresh=True)) as (_, screen):  # nothing that was made is lost
+        assert (screen.session.metric.key, screen.session.view, screen.questions.order) == ("alignment", View(), "study order")
+        assert [one.place for one in screen.bookmarks.all] == [place] != [screen.place]
     wish = Wish("q002/0/1", "hot", BY_KEY["js"])
     async with opened_app(OpdTui(str(calm_store), wish, restore=True)) as (_, screen):
         assert str(screen.place) == "q002/0/1"
