@@ -345,7 +345,7 @@ def _mean_of(tables: Iterator[Array]) -> Array:
 
 def _worth(mean_CQ: Array) -> Worth:
     return Worth(
-        alignment=t_interval(mean_CQ[_ALIGNMENT]),
+        alignment=t_interval(mean_CQ[_ALIGNMENT], bound=1.0),
         gain=t_interval(mean_CQ[_GAIN]),
         pooled=jackknife_t(mean_CQ[[_GAIN, _SQUARED]].T, pooled),
     )

@@ -158,7 +158,7 @@ def _row(name: tuple[str, str, Outcome, bool], mean_CQ: Array, p_C: Array, n_dec
         objective=objective,
         outcome=outcome,
         null=null,
-        alignment=t_interval(mean_CQ[_ALIGNMENT]),
+        alignment=t_interval(mean_CQ[_ALIGNMENT], bound=1.0),
         gain=t_interval(mean_CQ[_GAIN]),
         pooled=jackknife_t(mean_CQ[[_GAIN, _SQUARED]].T, pooled),
         reliability=t_interval(mean_CQ[_AGREEMENT]),

@@ -178,7 +178,7 @@ class Study(Struct, frozen=True, eq=False):
         mean_Q = self.averages.question_means(np.where(inside_P, self.alignment_MOP[m, o], nan), outcome)
         mean_Q = mean_Q[np.isfinite(mean_Q)]
         x = m + (0.85 if outcome == "correct" else 1.15)
-        return self._mark(self.teachers[m], series, x, t_interval(mean_Q), m, o, part)
+        return self._mark(self.teachers[m], series, x, t_interval(mean_Q, bound=1.0), m, o, part)
 
     def _at_depth(self, m: int, o: int, b: int) -> Mark:
         low, high = b / N_BINS, (b + 1) / N_BINS

@@ -253,7 +253,7 @@ def _means(parts: Sequence[PartOverview], n_teachers: int, n_objectives: int) ->
             alignment_MQ, gain_MQ = (averages.over_questions(one, outcome) for one in (alignment_ML, gain_ML))
             shared_Q = shared_questions(np.isfinite(alignment_MQ))
             for m in range(n_teachers):
-                pair = t_interval(alignment_MQ[m, shared_Q]), t_interval(gain_MQ[m, shared_Q])
+                pair = t_interval(alignment_MQ[m, shared_Q], bound=1.0), t_interval(gain_MQ[m, shared_Q])
                 found.setdefault((m, o), {})[outcome] = pair
     return {key: _mean(by["all"], by["correct"][0], by["incorrect"][0]) for key, by in found.items()}
 

@@ -51,6 +51,9 @@ TELL_EVERY = 2.0
 #: Paragraphs of the prompt that stand above the tokens.
 SHOWN_PARAGRAPHS = 6
 
+#: Completions of a child that are shown, right and wrong each.
+MOST_READ = 100
+
 #: How completions end, as a person reads it.
 ENDINGS = {FinishReason.STOP: "ended by the student", FinishReason.LENGTH: "cut off at the length limit"}
 
@@ -315,12 +318,14 @@ class Library:
             nodes.token_NK[node].tolist().index(token_id),
         )
         among = interval(float(estimates.low_NK[node, k]), float(estimates.high_NK[node, k]))
+        shown = (*found[:right][:MOST_READ], *found[right:][:MOST_READ])  # right ones come first
+        those = f" Of either the shortest {MOST_READ} are shown." if len(shown) < len(found) else ""
         told = (
-            Safe(f"Kept to be read: {counted(len(found), 'completion')} that came this way, {right} of them correct."),
+            Safe(f"Kept to be read: {counted(len(found), 'completion')} that came this way, {right} of them correct.{those}"),
             Safe("p_succ counts by their weights all that were drawn, so what was kept need not be in that proportion."),
         )
         passages = [Passage(f"after {child}: p_succ {prob(float(estimates.p_succ_NK[node, k]))} {among}", told)]
-        for one, token_ids in found:
+        for one, token_ids in shown:
             heading = (
                 f"{'correct' if one.correct else 'incorrect'}, {counted(len(token_ids), 'token')}, {ENDINGS[one.finish_reason]}"
             )

@@ -241,13 +241,18 @@ def paragraphs(data: bytes | str) -> tuple[Safe, ...]:
 
 def fold(text: Safe, width: int) -> list[Safe]:
     """`text` in lines of at most `width` cells, broken at spaces where there are any."""
+    return list(folded(text, width))
+
+
+def folded(text: Safe, width: int) -> Iterator[Safe]:
+    """As `fold`, line by line: a text may be long, and whoever draws must not be held up by it."""
     width = max(width, 2)
-    lines: list[Safe] = []
-    while cells(text) > width:
-        head, tail = cut(text, width)
+    most = (width + 1) * (MAX_MARKS + 1)  # characters that are sure to be wider than a line
+    start = 0
+    while cells(window := Safe(text[start : start + most])) > width:
+        head, _ = cut(window, width)
         gap = head.rfind(" ")
-        if gap > width // 2:
-            head, tail = Safe(text[:gap]), Safe(text[gap + 1 :])
-        lines.append(head)
-        text = tail
-    return [*lines, text]
+        broken = gap > width // 2
+        yield Safe(window[:gap]) if broken else head
+        start += gap + 1 if broken else len(head)
+    yield Safe(text[start:])

@@ -119,6 +119,8 @@ def comparable(averages: Averages, alignment_MP: Array, *outcomes: Outcome) -> B
 
 #: What most lines give.
 MEANS = ("alignment", "gain")
+#: How large each of them can be, in absolute value.
+BOUNDS = {"alignment": 1.0, "gain": math.inf}
 
 
 def mean_rows(evidence: Evidence, objective: str, group: str, alignment_MP: Array, gain_MP: Array) -> list[FindingRow]:
@@ -133,7 +135,7 @@ def mean_rows(evidence: Evidence, objective: str, group: str, alignment_MP: Arra
             objective=objective,
             group=group,
             null=teacher in evidence.null_teachers,
-            intervals={name: t_interval(mean_CMQ[c, m]) for c, name in enumerate(MEANS)},
+            intervals={name: t_interval(mean_CMQ[c, m], bound=BOUNDS[name]) for c, name in enumerate(MEANS)},
             numbers={"n_questions": int(shared_Q.sum())},
         )
         for m, teacher in enumerate(evidence.scores.teachers)

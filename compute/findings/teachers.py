@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from compute.averages import Outcome
 from compute.evidence import Evidence
-from compute.findings.shape import Finding, FindingRow, comparable, mean_rows, scored
+from compute.findings.shape import BOUNDS, MEANS, Finding, FindingRow, comparable, mean_rows, scored
 from compute.halves import pooled, squared_norm
 from compute.statistics import MIN_QUESTIONS, Interval, jackknife_t, sign_flip_tests, t_interval
 from compute.summary import ratio, summarise
@@ -138,9 +138,11 @@ def _differences(correct_CQ: Array, incorrect_CQ: Array) -> dict[str, Interval]:
     both_QC = np.concatenate([correct_CQ, incorrect_CQ]).T
     n = len(correct_CQ)
     found: dict[str, Interval] = {}
-    for name, c in (("alignment", 0), ("gain", 1)):
-        found[f"{name}_correct"], found[f"{name}_incorrect"] = t_interval(correct_CQ[c]), t_interval(incorrect_CQ[c])
-        found[f"{name}_difference"] = t_interval(incorrect_CQ[c] - correct_CQ[c])
+    for c, name in enumerate(MEANS):
+        bound = BOUNDS[name]
+        found[f"{name}_correct"] = t_interval(correct_CQ[c], bound=bound)
+        found[f"{name}_incorrect"] = t_interval(incorrect_CQ[c], bound=bound)
+        found[f"{name}_difference"] = t_interval(incorrect_CQ[c] - correct_CQ[c], bound=2.0 * bound)
     for name, statistic, c, d in (("pooled", pooled, 1, 2), ("sr_weighted", ratio, 3, 4)):
         found[f"{name}_correct"] = jackknife_t(both_QC[:, [c, d]], statistic)
         found[f"{name}_incorrect"] = jackknife_t(both_QC[:, [n + c, n + d]], statistic)
@@ -178,7 +180,7 @@ def spread(evidence: Evidence) -> Finding:
                     objective=one.objective,
                     null=teacher in evidence.null_teachers,
                     intervals={
-                        "mean": t_interval(mean_CQ[0]),
+                        "mean": t_interval(mean_CQ[0], bound=1.0),
                         "gain": t_interval(mean_CQ[2]),
                         "std": jackknife_t(mean_CQ[:2].T, _std),
                     },

@@ -457,7 +457,9 @@ class Browse(BrowseActions):
 
     def _enter(self, pane: Widget) -> None:
         self.query_one("#lists").set_class(pane in (self.questions, self.rollouts), "-open")
-        pane.focus()
+        self.set_class(pane is self.node, "-at-node")
+        self.set_class(pane is self.teachers, "-at-teachers")
+        self.call_after_refresh(pane.focus)  # where there are few lines it is there from now on, in place of others
 
     def action_back(self) -> None:
         """To the tokens; from there, the filter goes."""

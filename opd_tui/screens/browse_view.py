@@ -26,6 +26,8 @@ HINTS = (
     Hint("u", "marks"), Hint("v", "spaces"), Hint("i", "teachers"), Hint("o", "any objective"), Hint("S", "support"),
     Hint("b", "bookmark"), Hint("y/Y", "copy"), Hint("x", "export"),
 )  # fmt: skip
+#: Below so many columns the header has no room for everything.
+LEAST_HEADER = 64
 #: Seconds between two redraws of the large panes while a key is held down.
 FOLLOW_EVERY = 0.12
 
@@ -122,6 +124,8 @@ class BrowseView(Screen[None]):
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
         ]
         right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
+        if self.size.width < LEAST_HEADER:  # where one is comes before how far the study is
+            left, right = [*here, *title], right[1:]
         self.header.set(left, right)
         entitle(self.query_one("#middle"), self._page_title, self.note)
 

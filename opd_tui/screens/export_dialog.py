@@ -89,7 +89,7 @@ class ExportDialog(Dialog[None]):
         if ending[1:] in ENDINGS.values() and ending[1:] != chosen:
             self._field.value = f"{stem}.{chosen}"
         order = self.order
-        self.hint = f"{order.refusal or order.estimate}   ← → change   tab to the file, enter there writes it"
+        self.hint = f"{order.refusal or order.estimate}   ← → change   tab: the file, where enter writes it"
         if not self._writing:
             self.call_after_refresh(self.say, "")
 

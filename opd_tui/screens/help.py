@@ -79,6 +79,7 @@ WORDS = (
     ("mean", "over questions, with its 95 % interval (none below six questions); ✓ ✗ over correct, incorrect rollouts"),
     ("null", "a teacher that knows nothing of the answer: what it earns, noise or sharpening earns"),
     ("late", "a teacher added later, judged only where others nominated"),
+    ("points", "decision points: the nodes that have a score, with two supported children or more and SR above 0"),
     ("q", "questions that a mark of a chart rests on"),
     ("412+", "tokens of a rollout that was cut off at the length limit, and counts as a failure"),
     (

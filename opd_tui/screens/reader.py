@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -12,11 +13,14 @@ from textual.message import Message
 from textual.screen import ModalScreen
 
 from opd_tui.palette import Palette
-from opd_tui.text import fold
+from opd_tui.text import folded
 from opd_tui.widgets.lines import Panel, Spans, ink, span
 
 if TYPE_CHECKING:
     from opd_tui.facts import Passage
+
+#: Seconds for which a sheet is filled, and then others have their turn.
+SLICE = 0.01
 
 
 class Sheet(Panel, can_focus=True):
@@ -46,6 +50,7 @@ class SheetScreen(ModalScreen[None]):
         super().__init__()
         self._heading = title
         self.palette = palette
+        self._rest: Iterator[Spans] = iter(())  #: lines that are not on the sheet yet
 
     def compose(self) -> ComposeResult:
         """One sheet."""
@@ -62,15 +67,29 @@ class SheetScreen(ModalScreen[None]):
 
     @on(Sheet.Sized)
     def fill(self) -> None:
-        """Fill the sheet at its width."""
-        self.query_one(Sheet).show(self.lines())
+        """Fill the sheet at its width: what is long in slices, between which keys and resizes get their turn."""
+        self.query_one(Sheet).show([])
+        self._rest = iter(self.lines())
+        self._fill_on(self._rest)
+
+    def _fill_on(self, rest: Iterator[Spans]) -> None:
+        if rest is not self._rest:
+            return  # at another width by now
+        end = monotonic() + SLICE
+        lines = []
+        for line in rest:
+            lines.append(line)
+            if monotonic() > end:
+                self.set_timer(SLICE, lambda: self._fill_on(rest))
+                break
+        self.query_one(Sheet).extend(lines)
 
     @property
     def width(self) -> int:
         """Cells of a line."""
         return self.query_one(Sheet).scrollable_size.width
 
-    def lines(self) -> Sequence[Spans]:
+    def lines(self) -> Iterable[Spans]:
         """What is on the sheet."""
         raise NotImplementedError  # as in `Lines.spans`
 
@@ -90,14 +109,13 @@ class Reader(SheetScreen):
 
         self.app.push_screen(help_of(self.app, self, (self.query_one(Sheet),), self.palette))
 
-    def lines(self) -> Sequence[Spans]:
+    def lines(self) -> Iterator[Spans]:
         """Heading and body of every passage."""
-        colours = self.palette.ink
-        found: list[Spans] = []
+        colours, width = self.palette.ink, self.width
         for passage in self.passages:
             mark = {True: "✓ ", False: "✗ ", None: ""}[passage.verdict]
             color = {True: colours.good, False: colours.bad, None: colours.accent}[passage.verdict]
-            found.append([span(mark + passage.heading, ink(color, bold=True))])
-            found += [[span(line, ink(colours.text))] for paragraph in passage.body for line in fold(paragraph, self.width)]
-            found.append([])
-        return found
+            yield [span(mark + passage.heading, ink(color, bold=True))]
+            for paragraph in passage.body:
+                yield from ([span(line, ink(colours.text))] for line in folded(paragraph, width))
+            yield []

@@ -31,7 +31,7 @@ class MarkList(RowList):
             Column("mark", side="left"),
             Column("align", 5),
             Column("95%", 13),
-            Column("nodes", 6),
+            Column("points", 6),
             Column("q", 4),
         )
         super().__init__(columns, "nothing is scored yet", id=id)

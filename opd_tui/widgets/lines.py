@@ -172,6 +172,12 @@ class Panel(Lines):
         if changed:
             self.refresh(*changed)
 
+    def extend(self, lines: Sequence[Spans]) -> None:
+        """Show these below what is there already."""
+        self._lines += [list(line) for line in lines]
+        self.set_height(max(len(self._lines), self.least))
+        self.refresh()
+
     @property
     def text(self) -> str:
         """What is shown, as plain text."""

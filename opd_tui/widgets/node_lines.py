@@ -161,7 +161,8 @@ class NodeLines:
     def _interval(self, facts: NodeFacts) -> list[Segment]:
         """The interval of the alignment under the current objective, where there is one."""
         text = signed_interval(facts.low, facts.high)
-        return [span(" align 95% ", self.dim), span(text, self.text)] if text else []
+        name = " align 95% " if self.width >= 40 else " in "
+        return [span(name, self.dim), span(text, self.text)] if text else []
 
     def _objectives(self, objectives: Sequence[ObjectiveFacts], current: int) -> list[Spans]:
         room = self.width - 24

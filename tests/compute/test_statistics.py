@@ -132,3 +132,11 @@ def test_sign_flip_test_rejects_symmetric_data_no_more_often_than_it_says() -> N
     rng = np.random.default_rng(3)
     rejected = np.mean([sign_flip_test(rng.standard_t(3, 8)) < 0.05 for _ in range(2000)])
     assert rejected <= 0.06
+
+
+def test_an_interval_of_a_cosine_does_not_leave_what_a_cosine_can_be() -> None:
+    means = [1.0, 1.0, 0.9, 1.0, -0.2, 1.0]
+    free, bound = t_interval(means), t_interval(means, bound=1.0)
+    assert free.high > 1.0 == bound.high
+    assert (bound.mean, bound.low, bound.n) == (free.mean, free.low, free.n)
+    assert t_interval([-mean for mean in means], bound=1.0).low == -1.0

@@ -340,7 +340,7 @@ async def test_the_ends_of_the_ranking_are_said(calm_store: Path, size: tuple[in
         screen.colour_by(BY_KEY["log-ratio"])
         screen.tokens.move(ranked(screen.session.colouring, True)[-1])
         await press(pilot, screen, "[", "]", "]")
-        assert "last token" in picture(pilot)
+        assert "the best token of this rollout" in picture(pilot)
         screen.colour_by(BY_KEY["best-teacher"])
         await press(pilot, screen, "]")
         assert "no order" in picture(pilot)
@@ -473,3 +473,19 @@ async def test_a_teacher_that_is_added_meanwhile_appears(empty_store: Path) -> N
         await press(pilot, screen, "T")
         assert screen.session.teacher_label == "late"
         assert "late" in picture(pilot)
+
+
+@pytest.mark.parametrize("size", [(50, 14), (40, 10)])
+async def test_in_few_lines_a_pane_stands_in_place_of_others(size: tuple[int, int]) -> None:
+    async with browsing(SHIPPED, size, wish=Wish("q005/1/1")) as (pilot, screen):
+        assert "q005/1" in picture(pilot)  # where one is, whatever else there is no room for
+        assert not screen.node.display and not screen.teachers.display
+        await press(pilot, screen, "tab")
+        await until(pilot, lambda: screen.focused is screen.node)
+        assert screen.node.size.height > size[1] // 2 and "|S| 2" in picture(pilot)
+        await press(pilot, screen, "tab")
+        await until(pilot, lambda: screen.focused is screen.teachers)
+        assert screen.teachers.size.height > size[1] // 2 and "null-t1.3" in picture(pilot)
+        await press(pilot, screen, "escape")
+        await until(pilot, lambda: screen.focused is screen.tokens)
+        assert "<end>" in picture(pilot)

@@ -13,6 +13,7 @@ from opd_tui.app import OpdTui
 from opd_tui.facts import Passage
 from opd_tui.reading import Library
 from opd_tui.screens.reader import Reader, Sheet
+from opd_tui.text import safe
 from store.schema import ABSENT_TOKEN, REST_TOKEN
 from tests.conftest import CHAIN_SUMS
 from tests.terminal.driving import browsing, until
@@ -79,3 +80,16 @@ def test_what_was_launched_elsewhere_and_came_this_way_counts_too() -> None:
             if one.completion.launch_node == root and one.completion.position == 0:
                 own = one.completion.token_ids.tolist()
                 assert one.token_ids.tolist() == (own if token == REST_TOKEN else own[1:])
+
+
+async def test_who_opens_a_long_text_is_not_held_up_by_it(calm_store: Path) -> None:
+    passage = Passage("long", (safe("漢字é " * 100_000),))
+    async with browsing(calm_store) as (pilot, browse):
+        app = pilot.app
+        assert isinstance(app, OpdTui)
+        await app.push_screen(Reader("completions", app.palette, [passage]))
+        sheet = app.screen.query_one(Sheet)
+        await until(pilot, lambda: len(sheet._lines) > sheet.size.height)  # the first window is there ...
+        assert len(sheet._lines) < 400_000 // 80
+        await pilot.press("escape")  # ... and one can leave before the rest is
+        await until(pilot, lambda: app.screen is browse)
