@@ -92,6 +92,7 @@ class Library:
             questions=self._questions,
             spellings=self._objectives(self.view),
             study_hash=attributes.study_hash,
+            n_chosen=len(attributes.chosen),
         )
 
     def _objectives(self, view: View) -> tuple[str, ...]:

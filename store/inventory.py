@@ -179,6 +179,7 @@ class Inventory:
             n_completions -= count_completions(self._read_student(view, {"group_forced_kind": groups, "group_n": groups}))
         return StoreCounts(
             n_questions_planned=len(self.attributes.question_ids),
+            n_questions_chosen=len(self.attributes.chosen),
             n_questions_done=len(catalog.place),
             n_rollouts=totals["rollout"],
             n_tokens=totals["token"],
@@ -272,7 +273,7 @@ class Inventory:
         """Part and row of a question. Raises StoreError where it is not there, naming what is."""
         catalog = catalog or self._catalog
         if question_id not in catalog.place:
-            if question_id in self.attributes.question_ids:
+            if question_id in self.attributes.question_ids and not self.attributes.chosen:
                 raise StoreError(f"question {question_id!r} is planned, but not computed yet")
             raise StoreError(f"{self.path} has no question {question_id!r}{nearest(question_id, catalog.place)}")
         name, row = catalog.place[question_id]

@@ -42,10 +42,14 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
     """Make the store of a study at `path`, or leave the one that is there if it is of the same study.
 
     `token_bytes[i]` are the raw bytes of token i. A half-made store is never seen. Raises StoreError
-    where another study or anything else is at `path`, and where it cannot be written.
+    where another study, a slice of this one or anything else is at `path`, and where it cannot be written.
     """
     target = destination(path)
     if target.is_store_of(attributes.study_hash):
+        if _read_root(target).chosen and not attributes.chosen:
+            raise StoreError(
+                f"{path} is a slice of its study, and stays one: name the store that it was taken from, or a new path"
+            )
         return
     arrays = _vocab_arrays(token_bytes, special_ids)
     try:

@@ -110,7 +110,9 @@ class BrowseView(Screen[None]):
             return
         colours = self.palette.ink
         n = len(catalogue.questions)
-        state = "complete" if catalogue.complete else "live ●"
+        count, state = f"{n} of {catalogue.n_planned} questions", "complete" if catalogue.complete else "live ●"
+        if catalogue.n_chosen:
+            count, state = f"{n} question{'s' if n != 1 else ''}", f"a slice of {catalogue.n_planned}"
         here = [span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []
         if here and self.note:  # before the name of the store, which would leave it no room
             here.append(span(f"{fit(self.note, min(cells(self.note), 18))} ", ink(colours.text)))
@@ -121,7 +123,7 @@ class BrowseView(Screen[None]):
             span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
         ]
-        right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
+        right = [span(f"{count}  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         self.header.set(left, right)
         entitle(self.query_one("#middle"), self._page_title, self.note)
 
