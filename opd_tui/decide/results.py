@@ -34,6 +34,11 @@ ENDINGS: dict[Kind, tuple[str, ...]] = {
     "go-no-go": (".json",),
     "weights": (".jsonl", ".npz"),
 }
+#: Why a mean gain is another than that of a report, which leaves out nodes where all children turned out alike.
+COUNTED = (
+    "Mean gains are not those of `opd-tui report`: here every node with two kept children counts, also where these succeed "
+    "equally often and nothing can be gained."
+)
 
 
 def decide(
@@ -83,6 +88,8 @@ def decide(
         return
     for sentence in sentences:
         print(safe(sentence))
+    if kind in ("go-no-go", "routing"):
+        print(COUNTED)
     for warning in warned:
         if not any(warning in sentence for sentence in sentences):
             print(safe(f"! {warning}"))
