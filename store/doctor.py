@@ -24,7 +24,7 @@ from store.index_check import check_caches, parts_in_indexes
 from store.layout import CommitRecord
 from store.part_view import HEAD
 from store.parts import SHARED_AXES, Array
-from store.place import METADATA, Folder, Keys, PathLike, Place, parse
+from store.place import METADATA, Folder, Keys, PathLike, Place, no_store, parse
 from store.schema import STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stages
 from store.tables import RootAttributes
@@ -50,7 +50,7 @@ def examine(path: PathLike, *, deep: bool = False, progress: Progress | None = N
         attributes = layout.read_group_attributes(root)
     except FileNotFoundError as error:
         if not look.can_list or not {"student", "teacher", "vocab"} <= set(root.folders()):
-            raise StoreError(f"there is no store at {root}") from error
+            raise StoreError(no_store(root)) from error
         look.damage("root", METADATA, "is missing, and everything else of a store is there", _COPY_AGAIN)
         return look.report(())
     except Unreachable:

@@ -16,7 +16,7 @@ from store import index, layout
 from store.destination import Destination, destination
 from store.errors import IsThere, StoreError
 from store.parts import SHARED_AXES, Array, Arrays, PartArrays, axis_lengths, check_bounds, check_group, concatenate, validate
-from store.place import METADATA, PathLike
+from store.place import METADATA, PathLike, no_store
 from store.schema import STUDENT, TEACHER, VOCAB
 from store.staging import sync_files, write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
@@ -204,7 +204,7 @@ def _read_root(target: Destination) -> RootAttributes:
     try:
         attributes = layout.read_group_attributes(target.place)
     except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {target}") from error
+        raise StoreError(no_store(target.place)) from error
     layout.check_schema(target.place, attributes)
     return layout.decode_root(target.place, attributes)
 
