@@ -27,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
@@ -39,8 +40,21 @@ Engine = Annotated[
 LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Append every line, with its time.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"opd-tui {version('opd-tui')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """The microscope for on-policy distillation."""
     DEBUG.append(debug)
 
@@ -186,7 +200,6 @@ def add_teacher(
         with signals_at_once():
             from compute.added import add, prepare_teacher
 
-            reporter.say("Loading models ...")
             addition = prepare_teacher(Path(path), teacher, reporter, study_file=study, device=device)
             done = add(addition, Path(path), reporter)
     except Interrupted as error:
@@ -253,9 +266,12 @@ def _require_compute() -> None:
 def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> Setup:
     """Load a study with its models; everything that needs the extra [compute] begins here."""
     _require_compute()
+    from compute.study import load
+
+    load(study)  # one that is not there, or wrong, is told of before anything large is imported
+    reporter.say("Loading models ...")
     from compute.setup import prepare
 
-    reporter.say("Loading models ...")
     return prepare(study, reporter, device=device, engine=engine)
 
 
