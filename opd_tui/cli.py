@@ -14,6 +14,7 @@ import typer
 
 from opd_tui import import_command, result_commands, store_commands
 from opd_tui.entry import DEBUG, Browsing, Failure, explore
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
@@ -205,8 +206,8 @@ def add_teacher(
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept beside {path}; the same command goes on.") from None
     without = f"; of {done.n_without} its context could not be had" if done.n_without else ""
-    name = addition.teacher.id
-    print(f"Teacher {name}: {done.n_done} of {done.n_questions} questions{without} ({done.seconds:.0f} s).", file=sys.stderr)
+    name, questions = addition.teacher.id, counted(done.n_questions, "question")
+    print(f"Teacher {name}: {done.n_done:,} of {questions}{without} ({done.seconds:.0f} s).", file=sys.stderr)
 
 
 @app.command()
@@ -322,7 +323,8 @@ def _compute(
                 outcome = run(setup, out, reporter, limit=limit, shard=share)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
-    print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
+    n, questions = outcome.n_done, counted(outcome.n_planned, "question")
+    print(f"{n:,} of {questions} {are(n)} in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
 
 
 def _plan(study: Path, out: PathLike | None, device: str, limit: int, json: bool, engine: str) -> None:

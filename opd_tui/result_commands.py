@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from opd_tui.decide.words import decide
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from opd_tui.export.rows import Selection, Told
@@ -103,7 +104,7 @@ def export(
     if out != "-":
         from opd_tui.text import safe
 
-        print(f"{n:,} rows are in {safe(out)}.")
+        print(f"{counted(n, 'row')} {are(n)} in {safe(out)}.")
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def _export_page(path: str, selection: Selection, format: Literal["html", "svg",
         from opd_tui.export.html import write_html
 
         n = write_html(path, selection, out)
-        said = f"{n:,} rollout{'s are' if n != 1 else ' is'} in {safe(out)}."
+        said = f"{counted(n, 'rollout')} {are(n)} in {safe(out)}."
     else:
         from opd_tui.export.picture import write_picture
 

@@ -138,6 +138,13 @@ def test_a_wrong_expression_is_wrong_usage_in_one_sentence(made: Path, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_one_row_is_no_rows(made: Path, tmp_path: Path) -> None:
+    words = ["--question", "q001", "--rollout", "0", "--teacher", "ext-7b", "--tokens"]
+    for tokens, said in (("0:1", "1 row is in "), ("0:2", "2 rows are in ")):
+        done = CliRunner().invoke(app, ["export", str(made), "-o", str(tmp_path / "one.jsonl"), *words, tokens])
+        assert done.output.startswith(said)
+
+
 @pytest.mark.parametrize(
     ("out", "named", "format"),
     [

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from opd_tui.text import safe
 from opd_tui.usage import WrongUsage
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from opd_tui.loader import Exporting
@@ -42,11 +43,7 @@ def in_words(n_rows: int, format: str) -> str:
         if size < 1000 or unit == "GB":
             break
         size /= 1000
-    return f"{_counted(n_rows, 'row')}, about {size:.0f} {unit}"
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' if n != 1 else ''}"
+    return f"{counted(n_rows, 'row')}, about {size:.0f} {unit}"
 
 
 def _ending(out: str) -> str:
@@ -94,9 +91,9 @@ class Order(Struct, frozen=True):
         if self.format in PICTURES:
             return "a picture of this screen at this token" if self.positions else "a picture of this screen at the first node"
         if self.format == "html":
-            return "a page of " + _counted(self.n_rollouts, "rollout")
+            return "a page of " + counted(self.n_rollouts, "rollout")
         if self.format == "zarr":
-            return "a store of " + _counted(self.n_questions, "question")
+            return "a store of " + counted(self.n_questions, "question")
         return in_words(self.n_rows, self.format)
 
     @property
@@ -150,4 +147,4 @@ def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple
             from opd_tui.export.rows import write
 
             n, noun = write(path, selection, order.format, order.out, lambda done: tell(done, order.n_rows)), "row"
-    return n, f"{_counted(n, noun)} {'is' if n == 1 else 'are'}"
+    return n, f"{counted(n, noun)} {are(n)}"

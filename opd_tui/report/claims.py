@@ -17,6 +17,7 @@ from compute.findings import FLIPPED, Finding, FindingRow
 from compute.findings.teachers import SIGNIFICANT
 from compute.statistics import MIN_QUESTIONS, Interval
 from store.tables import StoreCounts
+from store.words import are, counted
 
 Verdict = Literal["supported", "not supported", "limit"]
 
@@ -107,7 +108,7 @@ def _ranking(rows: Sequence[FindingRow]) -> Iterator[Claim]:
 
 
 def _few(teacher: str, n: int) -> str:
-    return f"{teacher}: {n} questions are too few for an interval; from {MIN_QUESTIONS} on there is one."
+    return f"{teacher}: {counted(n, 'question')} {are(n)} too few for an interval; from {MIN_QUESTIONS} on there is one."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -232,12 +233,12 @@ def _choosing(rows: Sequence[FindingRow]) -> Iterator[Claim]:
 def _limits(
     ranking: Sequence[FindingRow], pairs: Sequence[FindingRow], counting: Sequence[FindingRow], counts: StoreCounts
 ) -> Iterator[Claim]:
-    done, planned = f"{counts.n_questions_done:,}", f"{counts.n_questions_planned:,}"
+    done, planned = f"{counts.n_questions_done:,}", counted(counts.n_questions_planned, "question")
     if counts.n_questions_chosen:
-        text = f"This is a slice of the study, {done} of its {planned} questions, chosen by somebody: it speaks for these alone."
+        text = f"This is a slice of the study, {done} of its {planned}, chosen by somebody: it speaks for these alone."
         yield Claim("limit", "counting", text)
     elif not counts.complete:
-        yield Claim("limit", "counting", f"The study is not finished: {done} of {planned} questions are in.")
+        yield Claim("limit", "counting", f"The study is not finished: {done} of {planned} {are(counts.n_questions_done)} in.")
     reliability = next(
         (row.intervals["reliability"] for row in ranking if not math.isnan(row.intervals["reliability"].mean)), None
     )
