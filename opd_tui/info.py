@@ -84,7 +84,7 @@ def print_info(description: dict[str, Any]) -> None:
         "difficulty": ", ".join(f"{count:,} {name}" for name, count in description["difficulty"].items()),
         "rollouts": f"{description['n_rollouts']:,}",
         "tokens": f"{description['n_tokens']:,}",
-        "nodes": f"{description['n_nodes']:,}",
+        "nodes": f"{description['n_nodes']:,} measured; where kept children differ, one is a decision point",
         "completions": f"{description['n_completions']:,}",
         "objectives": ", ".join(description["objectives"]),
         "made with": "; ".join(description["made_with"]),

@@ -99,6 +99,7 @@ def test_a_slice_opens_as_it_is(tmp_path: Path, made: Path, opd) -> None:
     told = opd("info", tmp_path / "slice.zip")
     assert "2, a slice of 4" in told[1]
     assert "go on" not in told[1]
+    assert re.search(r"nodes +\d+ measured; where kept children differ", told[1])
     said = json.loads(opd("info", tmp_path / "slice.zip", "--json")[1])
     assert (said["complete"], said["n_questions_done"], said["n_questions_chosen"], said["n_questions_planned"]) == (
         True,
