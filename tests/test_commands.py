@@ -152,8 +152,9 @@ def test_info_keeps_its_contract(computed):
     told = json.loads(run_opd("info", computed, "--json").stdout)
     assert set(told) == {
         *("schema", "study_hash", "student", "teachers", "objectives", "n_questions_planned", "n_questions_done", "n_rollouts"),
-        *("n_tokens", "n_nodes", "n_completions", "complete", "difficulty", "made_with", "imported"),
+        *("n_tokens", "n_nodes", "n_completions", "complete", "difficulty", "made_with", "imported", "n_questions_chosen"),
     }
+    assert told["n_questions_chosen"] is None
     assert told["n_questions_done"] == told["n_questions_planned"] == 6
     assert told["complete"] is True
     assert sum(told["difficulty"].values()) == 6

@@ -89,7 +89,7 @@ def decide(
         return
     for sentence in sentences:
         print(safe(sentence))
-    if kind in ("go-no-go", "routing"):
+    if kind == "routing" or any("the mean gain is" in sentence for sentence in sentences):
         print(COUNTED)
     for warning in warned:
         if not any(warning in sentence for sentence in sentences):
