@@ -83,6 +83,7 @@ def prepare_teacher(
     require_fields([teacher], questions)
     settings = _settings(text, teacher, folder, home)
     _require_new(opened, teacher, settings)
+    reporter.say("Loading models ...")
     reporter.phase("loading models")
     shared = Residence() if study.engine.resident == "one" else None
     student = load_model(study.student.model, study.student, home, device, study.sampling.stop, shared)

@@ -40,6 +40,7 @@ from store.parts import PartArrays
 from store.place import PathLike
 from store.reader import Store
 from store.schema import REST_TOKEN, ForcedKind, PathKind, QuestionStatus
+from store.words import are, counted
 
 
 class Reusing:
@@ -107,7 +108,7 @@ def extend(
         todo = _lacking(setup, opened, shard, spool)
         todo = todo[:limit] if limit else todo
         reporter.total = len(todo)
-        reporter.say(f"{len(todo)} questions to look at; {_reuse(setup)}.")
+        reporter.say(f"{counted(len(todo), 'question')} to look at; {_reuse(setup)}.")
         nominators = tuple(run.settings.id for run in setup.bench.teachers)
         batch = Batch(setup.study, out, spool, generation=opened.generation + 1, nominators=nominators)
         engine, n_extended = Reusing(setup.bench.engine), 0
@@ -128,7 +129,8 @@ def extend(
     alone = len(todo) - n_extended
     fresh = engine.n_launched - engine.n_reused
     return (
-        f"{n_extended} questions are extended for {names}, {alone} left alone: {fresh:,} completions launched, "
+        f"{counted(n_extended, 'question')} {are(n_extended)} extended for {names}, {alone} left alone: "
+        f"{counted(fresh, 'completion')} launched, "
         f"{engine.n_reused:,} taken from the store ({time.monotonic() - started:.0f} s)."
     )
 

@@ -251,8 +251,9 @@ def parse(spelling: str | Spelling, **params: float | str) -> Spelling:
     match = _SPELLING.fullmatch(spelling)
     name = match.group(1) if match else spelling
     if match is None or name not in _BY_NAME:
-        nearest = difflib.get_close_matches(name.lower(), NAMES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown objective {spelling!r}; did you mean {nearest!r}? Allowed: {', '.join(NAMES)}.")
+        nearest = difflib.get_close_matches(name.lower(), NAMES, n=1)
+        meant = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise ValueError(f"Unknown objective {spelling!r}{meant} Allowed: {', '.join(NAMES)}.")
     allowed = {parameter.name: parameter for parameter in _BY_NAME[name].parameters}
     given: dict[str, float | str] = {}
     texts = [part for part in (match.group(2) or "").split(",") if part.strip()]

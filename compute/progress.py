@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compute.errors import ComputeError
+from store.words import counted
 
 _LOG_EVERY_S = 10.0
 _SHOW_EVERY_S = 0.2
@@ -150,7 +151,7 @@ class Reporter:
         rate = f"{self.tokens_per_second:,.0f}"
         fresh = self.done - self._first
         left = f", {(self.total - self.done) * elapsed / fresh:,.0f} s left" if fresh else ""
-        line = f"{self.done} of {self.total} questions, {self._doing}, {rate} tokens/s{left}"
+        line = f"{self.done} of {counted(self.total, 'question')}, {self._doing}, {rate} tokens/s{left}"
         if self._progress is None:
             self.say(line)
             return

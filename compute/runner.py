@@ -34,6 +34,7 @@ from store import writer
 from store.parts import PartArrays
 from store.place import PathLike
 from store.schema import QuestionStatus
+from store.words import are, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def missing(questions: Sequence[Question], out: PathLike, shard: Shard, limit: i
     todo = todo[:limit] if limit else todo
     reporter.total = reporter.done + len(todo)
     if len(todo) < len(mine):
-        reporter.say(f"{reporter.done} of {len(mine)} questions are in the store; {len(todo)} to do.")
+        reporter.say(f"{reporter.done} of {counted(len(mine), 'question')} {are(reporter.done)} in the store; {len(todo)} to do.")
     return todo
 
 

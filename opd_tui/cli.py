@@ -14,6 +14,7 @@ import typer
 
 from opd_tui import import_command, result_commands, store_commands
 from opd_tui.entry import DEBUG, Browsing, Failure, explore
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from compute.progress import Reporter
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 StorePath = Annotated[str, typer.Argument(metavar="S.zarr", help="A store that `opd-tui compute` wrote.")]
@@ -39,8 +41,21 @@ Engine = Annotated[
 LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Append every line, with its time.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"opd-tui {version('opd-tui')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """The microscope for on-policy distillation."""
     DEBUG.append(debug)
 
@@ -186,14 +201,13 @@ def add_teacher(
         with signals_at_once():
             from compute.added import add, prepare_teacher
 
-            reporter.say("Loading models ...")
             addition = prepare_teacher(Path(path), teacher, reporter, study_file=study, device=device)
             done = add(addition, Path(path), reporter)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept beside {path}; the same command goes on.") from None
     without = f"; of {done.n_without} its context could not be had" if done.n_without else ""
-    name = addition.teacher.id
-    print(f"Teacher {name}: {done.n_done} of {done.n_questions} questions{without} ({done.seconds:.0f} s).", file=sys.stderr)
+    name, questions = addition.teacher.id, counted(done.n_questions, "question")
+    print(f"Teacher {name}: {done.n_done:,} of {questions}{without} ({done.seconds:.0f} s).", file=sys.stderr)
 
 
 @app.command()
@@ -255,9 +269,12 @@ def _require_compute() -> None:
 def _prepare(study: Path, device: str, reporter: Reporter, engine: str = "") -> Setup:
     """Load a study with its models; everything that needs the extra [compute] begins here."""
     _require_compute()
+    from compute.study import load
+
+    load(study)  # one that is not there, or wrong, is told of before anything large is imported
+    reporter.say("Loading models ...")
     from compute.setup import prepare
 
-    reporter.say("Loading models ...")
     return prepare(study, reporter, device=device, engine=engine)
 
 
@@ -308,7 +325,8 @@ def _compute(
                 outcome = run(setup, out, reporter, limit=limit, shard=share)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
-    print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
+    n, questions = outcome.n_done, counted(outcome.n_planned, "question")
+    print(f"{n:,} of {questions} {are(n)} in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
 
 
 def _plan(study: Path, out: PathLike | None, device: str, limit: int, json: bool, engine: str) -> None:

@@ -15,6 +15,7 @@ import store
 from opd_tui.text import safe
 from opd_tui.thrift import share_arenas, trim
 from store import copying
+from store.words import counted
 
 #: Without a terminal a line is written so often at most.
 _LINE_EVERY_S = 10.0
@@ -36,9 +37,8 @@ def copy_with_progress(
         n = copy(sources, out, questions, teachers, progress)
     made = store.open(out)
     n_parts, n_planned = len(made.part_ids), len(made.attributes.question_ids)
-    of = f" of {n_planned:,}" if n != n_planned else ""
-    plural = "s" if (n_planned if of else n) != 1 else ""
-    return f"{safe(out)} holds {n:,}{of} question{plural} in {n_parts:,} part{'s' if n_parts != 1 else ''}."
+    of = f"{n:,} of " if n != n_planned else ""
+    return f"{safe(out)} holds {of}{counted(n_planned, 'question')} in {counted(n_parts, 'part')}."
 
 
 def copy(
@@ -98,7 +98,7 @@ class _Lines:
         if 0 < done < total and now - self._said < _LINE_EVERY_S:
             return
         self._said = now
-        line = f"{self._doing}: {done:,} of {total:,} questions"
+        line = f"{self._doing}: {done:,} of {counted(total, 'question')}"
         if done:
             rate = done / max(now - self._started, 1e-9)
             line += f", {rate:,.1f} questions/s, {(total - done) / rate:,.0f} s left"

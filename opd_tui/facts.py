@@ -93,11 +93,12 @@ class Catalogue(Struct, frozen=True, eq=False):
     questions: Questions
     spellings: tuple[str, ...] = ()  #: of the objectives, as stored; never drawn
     study_hash: str = ""
+    n_chosen: int = 0  #: questions of a slice of the study; 0 where it is none
 
     @property
     def complete(self) -> bool:
-        """Whether every planned question is there."""
-        return len(self.questions) >= self.n_planned
+        """Whether every question is there that is to be there."""
+        return len(self.questions) >= (self.n_chosen or self.n_planned)
 
 
 class ChildFacts(Struct, frozen=True):

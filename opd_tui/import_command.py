@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from store.words import are, counted
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -48,4 +50,5 @@ def import_command(
             outcome = run(setup, out, reporter, limit=limit)
     except Interrupted as error:
         raise Interrupted(f"Interrupted ({error}). What is finished is kept in {out}; the same command goes on.") from None
-    print(f"{outcome.n_done} of {outcome.n_planned} questions are in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)
+    n, questions = outcome.n_done, counted(outcome.n_planned, "question")
+    print(f"{n:,} of {questions} {are(n)} in {out} ({outcome.seconds:.0f} s).", file=sys.stderr)

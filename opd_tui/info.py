@@ -42,12 +42,13 @@ def describe(path: str) -> dict[str, Any]:
         "made_with": list(opened.made_with),
         "imported": attributes.provenance.get("imported"),
         "n_questions_planned": counts.n_questions_planned,
+        "n_questions_chosen": counts.n_questions_chosen or None,  #: of a slice
         "n_questions_done": counts.n_questions_done,
         "n_rollouts": counts.n_rollouts,
         "n_tokens": counts.n_tokens,
         "n_nodes": counts.n_nodes,
         "n_completions": counts.n_completions,
-        "complete": counts.n_questions_done >= counts.n_questions_planned,
+        "complete": counts.complete,
         "difficulty": {name: bins[name] for name in DIFFICULTIES},  #: of the questions, by their initial rollouts
     }
 
@@ -65,18 +66,25 @@ def _mark(teacher: dict[str, Any]) -> str:
     return f" ({ADDED_LATER.format(*counts.values()).rstrip('.').lower()})"
 
 
+def how_many_questions(description: dict[str, Any]) -> str:
+    """How many questions there are, of how many."""
+    done, planned, chosen = (description[f"n_questions_{which}"] for which in ("done", "planned", "chosen"))
+    some = f"{done:,}" if chosen in (None, done) else f"{done:,} of {chosen:,}"
+    return f"{done:,} of {planned:,}" if chosen is None else f"{some}, a slice of {planned:,}"
+
+
 def print_info(description: dict[str, Any]) -> None:
     """The same for people."""
     table = Table.grid(padding=(0, 2))
     command = "import" if description["imported"] else "compute"
-    done, planned = description["n_questions_done"], description["n_questions_planned"]
+    go_on = not description["complete"] and not description["n_questions_chosen"]
     rows = {
         "student": description["student"],
-        "questions": f"{done:,} of {planned:,}" + ("" if description["complete"] else f" (go on with opd-tui {command})"),
+        "questions": how_many_questions(description) + (f" (go on with opd-tui {command})" if go_on else ""),
         "difficulty": ", ".join(f"{count:,} {name}" for name, count in description["difficulty"].items()),
         "rollouts": f"{description['n_rollouts']:,}",
         "tokens": f"{description['n_tokens']:,}",
-        "nodes": f"{description['n_nodes']:,}",
+        "nodes": f"{description['n_nodes']:,} measured; where kept children differ, one is a decision point",
         "completions": f"{description['n_completions']:,}",
         "objectives": ", ".join(description["objectives"]),
         "made with": "; ".join(description["made_with"]),

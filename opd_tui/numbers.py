@@ -49,11 +49,6 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def counted(n: int, noun: str) -> str:
-    """`1 token`, `12,345 tokens`."""
-    return f"{n:,} {noun}{'s' if n != 1 else ''}"
-
-
 def effective(n: float) -> str:
     """An effective count in at most four cells: `40`, `1.2k`, `12k`, `>1M`; `∞` where the outcome is exact."""
     if not isfinite(n):

@@ -17,7 +17,7 @@ from compute.scores import Scores, score
 from compute.updates import takes_whole
 from opd_tui.facts import Catalogue, Passage, TeacherFacts
 from opd_tui.layout import Flow
-from opd_tui.numbers import counted, interval, prob
+from opd_tui.numbers import interval, prob
 from opd_tui.pages import RolloutPage
 from opd_tui.pairing import Comparison, Sketch, nearest, pair_nodes, shared_prefix
 from opd_tui.place import Place, first_place
@@ -28,6 +28,7 @@ from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
 from store.tables import Nodes, TeacherInfo
+from store.words import counted
 
 if TYPE_CHECKING:
     from compute.posterior import Prior
@@ -96,6 +97,7 @@ class Library:
             questions=self._questions,
             spellings=self._objectives(self.view),
             study_hash=attributes.study_hash,
+            n_chosen=len(attributes.chosen),
         )
 
     def _objectives(self, view: View) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from opd_tui.decide.words import decide
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from opd_tui.export.rows import Selection, Told
@@ -38,15 +39,16 @@ def export(
         typer.Option("-o", "--out", metavar="FILE", help="File to write; - for standard output (jsonl, csv, html, svg)."),
     ],
     format: Annotated[
-        Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"],
+        Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"] | None,
         typer.Option(
             "--format",
-            help="jsonl, csv, parquet, npz: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
+            help="What FILE ends in, unless said: .zip is zarr, no ending jsonl. "
+            "jsonl, csv, parquet, npz: one token under one teacher a row. csv: text that begins like a formula gets a ' in "
             "front. parquet: columns with types, for pandas, polars and DuckDB. npz: arrays by name. zarr: the chosen questions "
             "as a store of their own, one file where FILE ends in .zip; `opd-tui browse` opens it. html: coloured rollouts for "
             "any browser. svg, png: the explorer's screen at a place.",
         ),
-    ] = "jsonl",
+    ] = None,
     question: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this question (repeatable).")] = None,
     rollout: Annotated[list[int] | None, typer.Option(metavar="NUMBER", help="Only this rollout (repeatable).")] = None,
     teacher: Annotated[
@@ -72,11 +74,14 @@ def export(
     """Write a slice of a store to a file."""
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a scheduler's end leaves nothing unfinished either
-    if format == "zarr":
+    from opd_tui.export.job import chosen_format
+
+    chosen = chosen_format(out, format)
+    if chosen == "zarr":
         _export_store(path, out, question, teacher, where, rows_only=bool(rollout or tokens or objective))
         return
-    if format in ("parquet", "npz", "png") and out == "-":
-        raise typer.BadParameter(f"{format.capitalize()} is no text: name a file with -o.")
+    if chosen in ("parquet", "npz", "png") and out == "-":
+        raise typer.BadParameter(f"{chosen.capitalize()} is no text: name a file with -o.")
     from compute.objectives import parse
     from opd_tui.export.rows import Selection, parse_range, write
     from opd_tui.search.expression import ExpressionError
@@ -87,19 +92,19 @@ def export(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     selection = Selection(tuple(question or ()), tuple(rollout or ()), tuple(teacher or ()), positions, objectives, where)
-    match format:
+    match chosen:
         case "html" | "svg" | "png":
-            _export_page(path, selection, format, out)
+            _export_page(path, selection, chosen, out)
             return
     try:
-        with _told(path, selection, format, out) as told:
-            n = write(path, selection, format, out, told=told)
+        with _told(path, selection, chosen, out) as told:
+            n = write(path, selection, chosen, out, told=told)
     except ExpressionError as error:
         raise _wrong_where(error) from None
     if out != "-":
         from opd_tui.text import safe
 
-        print(f"{n:,} rows are in {safe(out)}.")
+        print(f"{counted(n, 'row')} {are(n)} in {safe(out)}.")
 
 
 @contextmanager
@@ -135,7 +140,7 @@ def _export_page(path: str, selection: Selection, format: Literal["html", "svg",
         from opd_tui.export.html import write_html
 
         n = write_html(path, selection, out)
-        said = f"{n:,} rollout{'s are' if n != 1 else ' is'} in {safe(out)}."
+        said = f"{counted(n, 'rollout')} {are(n)} in {safe(out)}."
     else:
         from opd_tui.export.picture import write_picture
 

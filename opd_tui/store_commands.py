@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from msgspec import to_builtins
 
+from store.words import counted
+
 if TYPE_CHECKING:
     from store.doctor import Progress, Report
 
@@ -77,10 +79,11 @@ def _print(report: Report, done: list[str]) -> None:
     for finding in report.findings:
         remedy = f"; {finding.remedy}" if finding.remedy else ""
         print(safe(f"{finding.severity}: {finding.place} {finding.what}{remedy}."))
-    looked = f"{report.n_bytes:,} bytes in {report.n_files:,} files" if report.deep else f"{report.n_files:,} files"
+    files = counted(report.n_files, "file")
+    looked = f"{counted(report.n_bytes, 'byte')} in {files}" if report.deep else files
     n_damaged = sum(finding.severity == "damage" for finding in report.findings)
-    verdict = "is whole" if report.ok else f"is damaged ({n_damaged} findings)"
-    print(safe(f"{report.path} {verdict}: {report.n_parts:,} parts, {looked}."))
+    verdict = "is whole" if report.ok else f"is damaged ({counted(n_damaged, 'finding')})"
+    print(safe(f"{report.path} {verdict}: {counted(report.n_parts, 'part')}, {looked}."))
 
 
 @contextmanager
@@ -107,7 +110,7 @@ def migrate(
     from store.migrate import migrate as write_anew
 
     n_parts = write_anew(path, out)
-    print(f"{out} holds all of {path} ({n_parts} part{'s' if n_parts != 1 else ''}).")
+    print(f"{out} holds all of {path} ({counted(n_parts, 'part')}).")
 
 
 NewStore = Annotated[

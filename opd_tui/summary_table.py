@@ -15,6 +15,7 @@ from compute.statistics import Interval
 from compute.summary import SummaryRow, summarise
 from opd_tui.report.terminal import flags_of
 from opd_tui.text import safe
+from store.words import counted
 
 
 def print_summary(path: str) -> None:
@@ -27,7 +28,7 @@ def print_summary(path: str) -> None:
     for objective in dict.fromkeys(row.objective for row in summary.rows):
         rows = [row for row in summary.rows if row.objective == objective]
         counts = [max(row.n_questions for row in rows if row.outcome == outcome) for outcome in ("correct", "incorrect")]
-        title = f"objective {safe(objective)}: {counts[0]} questions with correct paths, {counts[1]} with incorrect"
+        title = f"objective {safe(objective)}: {counted(counts[0], 'question')} with correct paths, {counts[1]} with incorrect"
         console.print(Text(title, "bold"))
         console.print(_table(rows, nulls))
         for flag, of in flags_of([row for row in compared.rows if row.objective == objective]).items():

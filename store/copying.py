@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from store import layout, writer
 from store.destination import destination
@@ -30,6 +31,7 @@ Progress = Callable[[int, int], None]  #: questions written, and to write; calle
 class _Origin(Struct, frozen=True):
     """Where a question comes from, and with whom it can share a part."""
 
+    question_id: str
     number: int
     source: int
     part: str
@@ -67,7 +69,8 @@ def copy(
     text = os.fspath(out)
     with destination(text).stage("copy") as stage:
         made = stage / "store"
-        _create(made, stores, {teacher for origin in origins for teacher in origin.teachers})
+        chosen = _chosen(stores, None if questions is None else {row.question_id for row in origins})
+        _create(made, stores, {teacher for origin in origins for teacher in origin.teachers}, chosen)
         done = 0
         progress(done, len(origins))
         run = secrets.token_hex(4)
@@ -123,7 +126,9 @@ def _origins(stores: Sequence[Store], questions: Collection[str] | None, teacher
             if questions is not None and place.question_id not in questions:
                 continue
             kept = tuple(one for one in place.teachers if one in study or teachers is None or one in teachers)
-            origin = _Origin(place.number, source, place.part, place.row, place.generation, place.nominators, kept)
+            origin = _Origin(
+                place.question_id, place.number, source, place.part, place.row, place.generation, place.nominators, kept
+            )
             there = found.get(place.question_id)
             if there is None or origin.generation > there.generation:
                 found[place.question_id] = origin
@@ -131,6 +136,15 @@ def _origins(stores: Sequence[Store], questions: Collection[str] | None, teacher
     if missing:
         raise StoreError(f"{stores[0].path} has no question {min(missing)!r}")
     return sorted(found.values(), key=lambda origin: origin.number)
+
+
+def _chosen(stores: Sequence[Store], questions: Collection[str] | None) -> tuple[str, ...]:
+    """What the new store says it was to have, if it is a slice: some questions of a study, or all that its slices have."""
+    planned = stores[0].attributes.question_ids
+    if questions is None:
+        sliced = all(store.attributes.chosen for store in stores)
+        questions = {name for store in stores for name in store.attributes.chosen} if sliced else set(planned)
+    return tuple(name for name in planned if name in questions) if len(questions) < len(planned) else ()
 
 
 def _groups(origins: Sequence[_Origin], per_part: int) -> list[list[_Origin]]:
@@ -161,11 +175,11 @@ def _held(records: Iterator[PartArrays]) -> Iterator[list[PartArrays]]:
         yield held
 
 
-def _create(made: Path, stores: Sequence[Store], teachers: Collection[str]) -> None:
+def _create(made: Path, stores: Sequence[Store], teachers: Collection[str], chosen: tuple[str, ...]) -> None:
     first = stores[0]
     vocab = first.vocab
     special = [token for token in range(len(vocab)) if vocab.is_special(token)]
-    writer.create(made, first.attributes, [vocab.bytes_of(token) for token in range(len(vocab))], special)
+    writer.create(made, replace(first.attributes, chosen=chosen), [vocab.bytes_of(token) for token in range(len(vocab))], special)
     study = {teacher.id for teacher in first.attributes.teachers}
     for store in stores:
         for teacher in store.teachers:

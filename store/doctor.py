@@ -24,7 +24,7 @@ from store.index_check import check_caches, parts_in_indexes
 from store.layout import CommitRecord
 from store.part_view import HEAD
 from store.parts import SHARED_AXES, Array
-from store.place import METADATA, Folder, Keys, PathLike, Place, parse
+from store.place import METADATA, Folder, Keys, PathLike, Place, no_store, parse
 from store.schema import STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stages
 from store.tables import RootAttributes
@@ -50,7 +50,7 @@ def examine(path: PathLike, *, deep: bool = False, progress: Progress | None = N
         attributes = layout.read_group_attributes(root)
     except FileNotFoundError as error:
         if not look.can_list or not {"student", "teacher", "vocab"} <= set(root.folders()):
-            raise StoreError(f"there is no store at {root}") from error
+            raise StoreError(no_store(root)) from error
         look.damage("root", METADATA, "is missing, and everything else of a store is there", _COPY_AGAIN)
         return look.report(())
     except Unreachable:
@@ -72,6 +72,7 @@ class Examination:
         self.findings: list[Finding] = []
         self.commits: dict[str, CommitRecord] = {}  #: parts of the student that are committed and whole as far as seen
         self.heads: dict[str, dict[str, Array]] = {}
+        self.is_slice = False
         self.broken: set[str] = set()  #: names of parts that were committed and are damaged
         self.n_read = self.n_bytes = self._done = self._all = 0
         self._arrays = ArrayReader(root, 0)
@@ -104,6 +105,7 @@ class Examination:
                 raise  # of another version, or no store at all
             self.damage("root", METADATA, _what(error, self.root / METADATA), _COPY_AGAIN)
             return
+        self.is_slice = bool(study.chosen)
         if "checksum" not in attributes:
             self.note("limit", METADATA, "has no checksum, as stores of before: not every damage of it can be found")
         # In this order, so that what writers put in meanwhile is not missed where something older names it.
@@ -224,7 +226,7 @@ class Examination:
         name = key.rsplit("/", 1)[-1]
         questions = questions or (self.commits[name].question_ids if name in self.commits else ())
         listing = ", ".join(list(questions)[:8]) + (f" and {len(questions) - 8} more" if len(questions) > 8 else "")
-        again = f"compute makes {listing or 'its questions'} again"
+        again = f"{'export' if self.is_slice else 'compute'} makes {listing or 'its questions'} again"
         self.broken.add(key)
         self.damage("part", file, what, f"copy the part again, or let {REPAIR} move it out of the store; then {again}", key)
 
@@ -364,6 +366,10 @@ class Examination:
                 if question not in planned:
                     self._broken(f"student/{name}", f"student/{name}", f"has question {question!r}, which is not in the study")
         first: dict[str, CommitRecord] = {}
+        there = {question for record in self.commits.values() for question in record.question_ids}
+        for question in study.chosen:
+            if question not in there:
+                self.note("limit", METADATA, f"is of a slice with question {question!r}, which is not there any more")
         for record in sorted(self.commits.values(), key=lambda one: (-one.generation, one.part)):
             twice = [question for question in record.question_ids if question in first]
             for question in twice:

@@ -19,7 +19,7 @@ from store.layout import CommitRecord
 from store.page import Read, Rows
 from store.part_view import HEAD, PartView, head_rows, student_slices
 from store.parts import SHARED_AXES, count_completions
-from store.place import METADATA, Folder, PathLike, Place, parse
+from store.place import METADATA, PathLike, no_store, parse
 from store.study_order import listing
 from store.tables import (
     Listing,
@@ -47,7 +47,7 @@ class Inventory:
         try:
             attributes = layout.read_group_attributes(self._root)
         except FileNotFoundError as error:
-            raise StoreError(_no_store(self._root)) from error
+            raise StoreError(no_store(self._root)) from error
         layout.check_schema(self._root, attributes)
         self.attributes: RootAttributes = layout.decode_root(self._root, attributes)
         self._vocab_size = layout.vocab_size(attributes)
@@ -179,6 +179,7 @@ class Inventory:
             n_completions -= count_completions(self._read_student(view, {"group_forced_kind": groups, "group_n": groups}))
         return StoreCounts(
             n_questions_planned=len(self.attributes.question_ids),
+            n_questions_chosen=len(self.attributes.chosen),
             n_questions_done=len(catalog.place),
             n_rollouts=totals["rollout"],
             n_tokens=totals["token"],
@@ -272,7 +273,7 @@ class Inventory:
         """Part and row of a question. Raises StoreError where it is not there, naming what is."""
         catalog = catalog or self._catalog
         if question_id not in catalog.place:
-            if question_id in self.attributes.question_ids:
+            if question_id in self.attributes.question_ids and not self.attributes.chosen:
                 raise StoreError(f"question {question_id!r} is planned, but not computed yet")
             raise StoreError(f"{self.path} has no question {question_id!r}{nearest(question_id, catalog.place)}")
         name, row = catalog.place[question_id]
@@ -316,15 +317,6 @@ class Inventory:
 
     def _read_student(self, view: PartView, rows: Rows) -> Read:
         return dict(zip(rows, self._arrays.read(student_slices(view.commit, rows)), strict=True))
-
-
-def _no_store(place: Place) -> str:
-    if not isinstance(place, Folder):
-        return f"there is no store at {place}; see whether the address is right, and the bucket or the server that it names"
-    path = place.shown
-    if path.is_dir():
-        return f"{path} is a folder, but no store (it has no {METADATA})"
-    return f"{path} is a file, not a store" if path.exists() else f"there is no store at {path}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

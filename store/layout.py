@@ -100,6 +100,8 @@ def check_schema(path: Place | PathLike, attributes: Mapping[str, Any]) -> None:
 def encode_root(attributes: RootAttributes, vocab_size: int) -> dict[str, Any]:
     """Root attributes as JSON, with a checksum over all of them."""
     values = asdict(attributes) | {"teachers": [asdict(teacher) for teacher in attributes.teachers]}
+    if not attributes.chosen:  # a store that is no slice does not speak of it
+        del values["chosen"]
     return signed({"schema_version": SCHEMA_VERSION, **values, "vocab_size": vocab_size})
 
 
@@ -116,6 +118,7 @@ def decode_root(path: Place | PathLike, attributes: Mapping[str, Any]) -> RootAt
             n_sig=_count(attributes, "n_sig"),
             top_k=_count(attributes, "top_k"),
             provenance=dict(attributes.get("provenance", {})),
+            chosen=_texts(attributes, "chosen") if "chosen" in attributes else (),
         )
         check_root(root)
     except (ValueError, TypeError) as error:

@@ -21,7 +21,7 @@ from store.errors import StoreError
 from store.index import FOLDER
 from store.layout import CommitRecord
 from store.parts import SHARED_AXES, Array, Arrays, check_group
-from store.place import METADATA, Place
+from store.place import METADATA, Place, no_store, parse
 from store.rounding import rounded
 from store.schema import ABSENT_TOKEN, DIVERGENCE_BITS, SCHEMA_MAJOR, STUDENT, TEACHER, VOCAB, ArraySpec
 from store.staging import stage_beside, sync_folder, write_arrays, write_group, write_part
@@ -71,7 +71,7 @@ def _read_root(path: Path) -> dict[str, Any]:
     try:
         attributes = layout.read_group_attributes(path)
     except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {path}") from error
+        raise StoreError(no_store(parse(path))) from error
     major = layout.schema_major(path, attributes)
     if major == SCHEMA_MAJOR:
         raise StoreError(f"{path} has schema {attributes['schema_version']} already; there is nothing to do")

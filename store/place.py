@@ -295,6 +295,16 @@ def unreachable(place: Place | str, error: Exception) -> Unreachable:
     return Unreachable(f"{place} does not answer; see whether the address and the network are right ({reason[:160]})")
 
 
+def no_store(place: Place) -> str:
+    """Why there is no store at a place where none is, in a sentence."""
+    if not isinstance(place, Folder):
+        return f"there is no store at {place}; see whether the address is right, and the bucket or the server that it names"
+    path = place.shown
+    if path.is_dir():
+        return f"{path} is a folder, but no store (it has no {METADATA})"
+    return f"{path} is a file, not a store" if path.exists() else f"there is no store at {path}"
+
+
 def _is_zip(path: Path) -> bool:
     """By its first bytes: a zip file with a store in it is not empty, and nothing precedes it."""
     if not os.path.isfile(path):

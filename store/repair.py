@@ -22,6 +22,7 @@ from store.errors import StoreError
 from store.place import METADATA, Keys, PathLike, parse
 from store.staging import failed_write, stages, write_group
 from store.upkeep import update_index
+from store.words import counted
 
 Say = Callable[[str], Any]
 
@@ -42,7 +43,7 @@ def repair(path: PathLike, report: Report, say: Say) -> None:
         _move_damaged(path, target, report, say)
         removed = target.remove_leftovers()
         if removed:
-            say(f"removed {removed} stages that killed processes left beside the store")
+            say(f"removed {counted(removed, 'stage')} that killed processes left beside the store")
         if any(finding.kind in ("cache", "part", "orphan") for finding in report.findings):
             update_index(target, study_hash, anew=True)
             say("wrote index and manifest anew")

@@ -42,6 +42,7 @@ class RootAttributes(Struct, frozen=True):
     n_sig: int  #: effective count from which a child is kept
     top_k: int
     provenance: dict[str, Any] = field(default_factory=dict)  #: revisions, dtypes, seeds, versions
+    chosen: tuple[str, ...] = ()  #: the questions of a slice, in order; none for a store that is to have them all
 
 
 class RolloutRow(Struct, frozen=True):
@@ -250,12 +251,18 @@ class Paths(Struct, frozen=True, eq=False):
 class StoreCounts(Struct, frozen=True):
     """How much is in a store. Of a question that two parts hold, one is counted."""
 
-    n_questions_planned: int
+    n_questions_planned: int  #: of the study
+    n_questions_chosen: int  #: of a slice of it; 0 where it is none
     n_questions_done: int
     n_rollouts: int  #: rollouts kept token by token
     n_tokens: int  #: tokens of these rollouts
     n_nodes: int  #: targeted nodes
     n_completions: int  #: completions launched at nodes and counted, kept to be read or not
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question is there that is to be there."""
+        return self.n_questions_done >= (self.n_questions_chosen or self.n_questions_planned)
 
 
 class PartRow(Struct, frozen=True):

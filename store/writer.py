@@ -16,7 +16,7 @@ from store import index, layout
 from store.destination import Destination, destination
 from store.errors import IsThere, StoreError
 from store.parts import SHARED_AXES, Array, Arrays, PartArrays, axis_lengths, check_bounds, check_group, concatenate, validate
-from store.place import METADATA, PathLike
+from store.place import METADATA, PathLike, no_store
 from store.schema import STUDENT, TEACHER, VOCAB
 from store.staging import sync_files, write_arrays, write_group, write_part
 from store.tables import RootAttributes, TeacherInfo
@@ -42,10 +42,14 @@ def create(path: PathLike, attributes: RootAttributes, token_bytes: Sequence[byt
     """Make the store of a study at `path`, or leave the one that is there if it is of the same study.
 
     `token_bytes[i]` are the raw bytes of token i. A half-made store is never seen. Raises StoreError
-    where another study or anything else is at `path`, and where it cannot be written.
+    where another study, a slice of this one or anything else is at `path`, and where it cannot be written.
     """
     target = destination(path)
     if target.is_store_of(attributes.study_hash):
+        if _read_root(target).chosen and not attributes.chosen:
+            raise StoreError(
+                f"{path} is a slice of its study, and stays one: name the store that it was taken from, or a new path"
+            )
         return
     arrays = _vocab_arrays(token_bytes, special_ids)
     try:
@@ -200,7 +204,7 @@ def _read_root(target: Destination) -> RootAttributes:
     try:
         attributes = layout.read_group_attributes(target.place)
     except FileNotFoundError as error:
-        raise StoreError(f"there is no store at {target}") from error
+        raise StoreError(no_store(target.place)) from error
     layout.check_schema(target.place, attributes)
     return layout.decode_root(target.place, attributes)
 

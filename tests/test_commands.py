@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import opd_tui
 import store
 from store.teacher_topk import coarse
 from tests.conftest import CHAIN_SUMS, run_opd, small_study
@@ -151,8 +152,9 @@ def test_info_keeps_its_contract(computed):
     told = json.loads(run_opd("info", computed, "--json").stdout)
     assert set(told) == {
         *("schema", "study_hash", "student", "teachers", "objectives", "n_questions_planned", "n_questions_done", "n_rollouts"),
-        *("n_tokens", "n_nodes", "n_completions", "complete", "difficulty", "made_with", "imported"),
+        *("n_tokens", "n_nodes", "n_completions", "complete", "difficulty", "made_with", "imported", "n_questions_chosen"),
     }
+    assert told["n_questions_chosen"] is None
     assert told["n_questions_done"] == told["n_questions_planned"] == 6
     assert told["complete"] is True
     assert sum(told["difficulty"].values()) == 6
@@ -227,6 +229,8 @@ def test_export_scores_under_any_objective(computed):
     assert "gain.chi2" in header
     assert "reverse_kl" not in header
     fails(run_opd("export", computed, "-o", "-", "--objective", "reverse"), "did you mean 'reverse_kl'", code=2)
+    far = run_opd("export", computed, "-o", "-", "--objective", "bogus")
+    fails(far, "Unknown objective 'bogus'. Allowed: reverse_kl,", code=2)
     fails(run_opd("export", computed, "-o", "-", "--objective", "top_k_reverse_kl(99)"), "most likely tokens, not 99")
 
 
@@ -299,3 +303,27 @@ def test_help_is_short_and_names_every_command():
     for word in ("demo", "init", "compute", "browse", "info", "export", "objectives", "report", "migrate", "merge", "compact"):
         assert word in told
     assert Path(CHAIN_SUMS / "study.toml").is_file()
+    assert run_opd("-h").stdout == told
+    assert "-h, --help" in run_opd("info", "-h").stdout
+
+
+def test_the_version_is_the_installed_one():
+    done = run_opd("--version")
+    assert (done.returncode, done.stdout) == (0, f"opd-tui {opd_tui.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compute", "nothing.toml", "--plan"),
+        ("compute", "nothing.toml", "-o", "S.zarr"),
+        ("add-teacher", CHAIN_SUMS / "chain_sums.zarr", "nothing.toml"),
+        ("import", "nothing.jsonl", CHAIN_SUMS / "study.toml", "--from", "verl", "-o", "S.zarr"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_file_that_is_not_there_is_said_before_models_are_loaded(tmp_path, words):
+    done = run_opd(*words, cwd=tmp_path)
+    fails(done, "nothing.")
+    assert "Loading" not in done.stderr
+    assert not list(tmp_path.iterdir())

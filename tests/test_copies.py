@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -96,14 +97,24 @@ def test_a_slice_opens_as_it_is(tmp_path: Path, made: Path, opd) -> None:
         same_content(store.open(made), store.open(tmp_path / name), ["q001", "q003"])
     assert zip_file(tmp_path / "slice.zip")
     told = opd("info", tmp_path / "slice.zip")
-    assert "2 of 4" in told[1]
+    assert "2, a slice of 4" in told[1]
+    assert "go on" not in told[1]
+    assert re.search(r"nodes +\d+ measured; where kept children differ", told[1])
+    said = json.loads(opd("info", tmp_path / "slice.zip", "--json")[1])
+    assert (said["complete"], said["n_questions_done"], said["n_questions_chosen"], said["n_questions_planned"]) == (
+        True,
+        2,
+        2,
+        4,
+    )
 
 
 async def test_a_slice_is_browsed_as_it_is(tmp_path: Path, made: Path) -> None:
     copying.copy([made], tmp_path / "slice.zip", questions=["q001"])
     async with browsing(tmp_path / "slice.zip") as (pilot, _):
         assert "q001" in picture(pilot)
-        assert "1 of 4 questions" in picture(pilot)
+        assert "1 question  a slice of 4" in picture(pilot)
+        assert "live" not in picture(pilot)
 
 
 def zip_file(path: Path) -> bool:

@@ -55,6 +55,7 @@ def test_go_no_go(tmp_path: Path) -> None:
     said = decide(CHAIN_SUMS, "go-no-go", out)
     found = json.loads(out.read_text())
     assert (found["schema"], found["kind"], found["student"]) == ("opd-tui/decide/1", "go-no-go", "student")
+    assert "Mean gains are not those of `opd-tui report`" in said
     assert found["task"]["grader"] == "number" and found["contexts"]["self-1c"] == {"kind": "self", "context": "1c"}
     assert [one["teacher"] for one in found["verdicts"]] == ["teacher", "self-answer", "self-1c"]
     for one in found["verdicts"]:
@@ -68,7 +69,7 @@ def test_go_no_go(tmp_path: Path) -> None:
 
 def test_gate(tmp_path: Path) -> None:
     out = tmp_path / "gate.json"
-    decide(CHAIN_SUMS, "gate", out, "--teacher", "teacher")
+    assert "Mean gains" not in decide(CHAIN_SUMS, "gate", out, "--teacher", "teacher")
     (gate,) = json.loads(out.read_text())["gates"]
     assert gate["verdict"] == "something" and gate["rule"]["kind"] == "range"
     assert gate["rule"]["feature"] in gate["words"] and len(gate["words_by_half"]) == 2

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 import store
 from opd_tui.cli import app
+from opd_tui.export.job import Format, chosen_format
 from opd_tui.export.rows import Row, Selection, rows
+from opd_tui.usage import WrongUsage
 from tests.synthetic import write_store
 
 
@@ -109,11 +111,11 @@ def test_every_format_keeps_the_same_rows(made: Path, tmp_path: Path) -> None:
 
     found = [json.loads(line) for line in export("rows.jsonl").read_text().splitlines()]
     assert [(row["question_id"], row["position"]) for row in found] == expected
-    with export("rows.csv", "--format", "csv").open(newline="") as file:
+    with export("rows.csv").open(newline="") as file:
         assert [(row["question_id"], int(row["position"])) for row in csv.DictReader(file)] == expected
-    table = pyarrow.parquet.read_table(export("rows.parquet", "--format", "parquet")).to_pylist()
+    table = pyarrow.parquet.read_table(export("rows.parquet")).to_pylist()
     assert [(row["question_id"], row["position"]) for row in table] == expected
-    slice_ = store.open(export("some.zip", "--format", "zarr", "--question", "q001", "--question", "q005"))
+    slice_ = store.open(export("some.zip", "--question", "q001", "--question", "q005"))
     assert [row.id for row in slice_.questions()] == ["q001"]
 
 
@@ -128,12 +130,54 @@ def test_every_format_keeps_the_same_rows(made: Path, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "zarr"])
 def test_a_wrong_expression_is_wrong_usage_in_one_sentence(made: Path, tmp_path: Path, text: str, part: str, format: str) -> None:
-    out = tmp_path / "out.zip"
+    out = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", str(made), "-o", str(out), "--where", text, "--format", format])
     assert done.exit_code == 2
     said = " ".join(done.output.replace("│", " ").split())
     assert part in said and "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_one_row_is_no_rows(made: Path, tmp_path: Path) -> None:
+    words = ["--question", "q001", "--rollout", "0", "--teacher", "ext-7b", "--tokens"]
+    for tokens, said in (("0:1", "1 row is in "), ("0:2", "2 rows are in ")):
+        done = CliRunner().invoke(app, ["export", str(made), "-o", str(tmp_path / "one.jsonl"), *words, tokens])
+        assert done.output.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("out", "named", "format"),
+    [
+        ("q.jsonl", None, "jsonl"),
+        ("q.CSV", None, "csv"),
+        ("a.b/q.parquet", None, "parquet"),
+        ("q.zip", None, "zarr"),
+        ("q.zarr.zip", None, "zarr"),
+        ("s3://bucket/q.zarr/", None, "zarr"),
+        ("q.png", None, "png"),
+        ("a.b/q", None, "jsonl"),
+        ("-", None, "jsonl"),
+        ("-", "csv", "csv"),
+        ("q.txt", "csv", "csv"),
+        ("q.zip", "zarr", "zarr"),
+    ],
+)
+def test_the_format_is_the_ending_unless_it_is_named(out: str, named: Format | None, format: str) -> None:
+    assert chosen_format(out, named) == format
+
+
+@pytest.mark.parametrize(
+    ("out", "named", "part"),
+    [
+        ("q.xyz", None, "No format ends in .xyz; name one with --format (jsonl, csv, parquet"),
+        ("q.csv", "jsonl", ".csv is the ending of csv, not of jsonl"),
+        ("q.zip", "npz", ".zip is the ending of zarr, not of npz"),
+    ],
+)
+def test_an_ending_of_no_format_or_another_is_wrong_usage(out: str, named: Format | None, part: str) -> None:
+    with pytest.raises(WrongUsage) as wrong:
+        chosen_format(out, named)
+    assert part in str(wrong.value)
 
 
 def test_every_number_of_a_row_has_a_name(made: Path) -> None:

@@ -240,7 +240,7 @@ def test_rollouts_of_other_questions_are_left_out_and_counted(study, sampled, tm
     lines += [{**lines[0], "input": other} for other in ("9+9+9?", f"2{lines[0]['input']}", f"2+{lines[0]['input']}")]
     setup, said = taken(study, written.write(tmp_path / "r.jsonl", lines), "verl")
     assert [question.number for question in setup.questions] == [0, 1]
-    assert "3 rollouts answer no question of the study and are left out." in said
+    assert "3 rollouts are of no question of the study, and left out." in said
     assert "1 of 3 questions have no rollout and are left out." in said
     none = written.write(tmp_path / "n.jsonl", lines[-1:])
     assert "answers a question of the study" in refusal(study, none, "verl")

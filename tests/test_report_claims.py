@@ -20,6 +20,7 @@ from compute.evidence import Evidence, gather
 from compute.findings import Finding
 from compute.statistics import Interval
 from opd_tui.report.claims import LOCAL, Claim, claims
+from store.tables import StoreCounts
 from tests.conftest import ROOT
 
 
@@ -33,13 +34,17 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
     return all_of(gather(store.open(write_known_store(tmp_path_factory.mktemp("claims") / "S.zarr", study, n_min=200, n_sig=20))))
 
 
+def counts(n_done: int = 24, n_chosen: int = 0) -> StoreCounts:
+    return StoreCounts(24, n_chosen, n_done, n_rollouts=0, n_tokens=0, n_nodes=0, n_completions=0)
+
+
 def texts(found: list[Claim], verdict: str, teacher: str) -> list[str]:
     return [one.text for one in found if one.verdict == verdict and teacher in one.text]
 
 
 def test_known_effects_are_said(known: list[Finding]) -> None:
     """Teachers that know p_succ on incorrect paths, early, or nowhere (tests/compute/known_store.py)."""
-    found = claims(known, n_done=24, n_planned=24)
+    found = claims(known, counts())
     assert any("early moves the student towards success" in text for text in texts(found, "supported", "early"))
     assert any("The gain of early is larger early in a response" in text for text in texts(found, "supported", "early"))
     assert any("The gain of fading is larger early" in text for text in texts(found, "supported", "fading"))
@@ -53,7 +58,7 @@ def test_where_there_is_nothing_no_teacher_is_said_to_help() -> None:
     """All siblings equal: a sharpened student shows a difference of cosines between outcomes, and no gain."""
     n_supported = 0
     for seed in range(4):
-        found = claims(all_of(equal_siblings(24, 200, 20, seed)), n_done=24, n_planned=24)
+        found = claims(all_of(equal_siblings(24, 200, 20, seed)), counts())
         about_teachers = [one for one in found if one.finding in ("teacher_ranking", "correct_incorrect")]
         assert any(one.verdict == "not supported" for one in about_teachers)
         n_supported += sum(one.verdict == "supported" and "moves the student" in one.text for one in about_teachers)
@@ -92,7 +97,7 @@ NAN = float("nan")
 def test_a_teacher_helps_where_test_and_interval_say_so(
     known: list[Finding], gain: Interval, p: float, verdict: str, words: str
 ) -> None:
-    found = claims(changed(known, "teacher_ranking", "uninformed", gain=gain, p_gain=p), n_done=24, n_planned=24)
+    found = claims(changed(known, "teacher_ranking", "uninformed", gain=gain, p_gain=p), counts())
     assert any(words in text for text in texts(found, verdict, "uninformed"))
 
 
@@ -102,7 +107,7 @@ def test_what_a_null_earns_as_well_is_not_the_teachers_knowledge(known: list[Fin
     for gain, verdict in ((best.intervals["gain"], "not supported"), (Interval(0.0, -0.001, 0.001, 24), "supported")):
         null = replace(best, teacher="hot", null=True, intervals={**best.intervals, "gain": gain})
         with_null = [replace(one, rows=(*one.rows, null)) if one is ranking else one for one in known]
-        found = claims(with_null, n_done=24, n_planned=24)
+        found = claims(with_null, counts())
         assert any("moves the student towards success" in text and "hot" in text for text in texts(found, verdict, "early"))
 
 
@@ -114,7 +119,7 @@ def test_a_null_above_the_best_teacher_is_named(known: list[Finding]) -> None:
         gain = Interval(best.intervals["gain"].mean + more, -1.0, 1.0, 24)
         null = replace(best, teacher="hot", null=True, intervals={**best.intervals, "gain": gain})
         with_null = [replace(one, rows=(*one.rows, null)) if one is ranking else one for one in known]
-        (said,) = (one for one in claims(with_null, n_done=24, n_planned=24) if "has the largest mean gain" in one.text)
+        (said,) = (one for one in claims(with_null, counts()) if "has the largest mean gain" in one.text)
         assert ("That of hot, which knows nothing of the answer, is larger still." in said.text) is named
 
 
@@ -148,18 +153,21 @@ def test_a_difference_between_outcomes_is_said_with_what_is_left_after_the_fork(
     known: list[Finding], after: Interval, p: float, words: str
 ) -> None:
     found = changed(known, "correct_incorrect", "incorrect-only", "after the fork", gain_difference=after, p_gain=p)
-    said = texts(claims(found, n_done=24, n_planned=24), "supported", "incorrect-only")
+    said = texts(claims(found, counts()), "supported", "incorrect-only")
     assert any("is larger on incorrect rollouts" in text and words in text for text in said)
 
 
 def test_limits_are_said_where_they_are_reached(known: list[Finding]) -> None:
-    found = claims(known, n_done=20, n_planned=24)
-    assert any("20 of 24 questions" in one.text for one in found)
+    found = claims(known, counts(20))
+    assert any("not finished: 20 of 24 questions" in one.text for one in found)
+    sliced = [one.text for one in claims(known, counts(20, 20))]
+    assert any("a slice of the study, 20 of its 24 questions" in text for text in sliced)
+    assert not any("not finished" in text for text in sliced)
     noisy = changed(known, "teacher_ranking", "early", reliability=Interval(0.2, 0.1, 0.3, 24))
-    assert any("Single scores are mostly noise" in one.text for one in claims(noisy, n_done=24, n_planned=24))
+    assert any("Single scores are mostly noise" in one.text for one in claims(noisy, counts()))
     cut = changed(known, "counting", "", truncated=Interval(0.2, 0.1, 0.3, 24))
-    assert any("20% of the completions were cut off" in one.text for one in claims(cut, n_done=24, n_planned=24))
-    assert not any("cut off" in one.text for one in claims(known, n_done=24, n_planned=24))
+    assert any("20% of the completions were cut off" in one.text for one in claims(cut, counts()))
+    assert not any("cut off" in one.text for one in claims(known, counts()))
 
 
 def test_a_weak_correlation_is_said_to_be_weak(known: list[Finding]) -> None:
@@ -169,5 +177,5 @@ def test_a_weak_correlation_is_said_to_be_weak(known: list[Finding]) -> None:
         (Interval(0.4, 0.3, 0.5, 24), 0.001, "The gain of early is larger where KL(P‖T) is large"),
         (Interval(0.1, -0.2, 0.4, 24), 0.5, "That KL(P‖T) tells where the gain of early is large is not shown"),
     ):
-        found = claims(changed(known, "within_path_correlation", "early", group, gain=rho, p_gain=p), n_done=24, n_planned=24)
+        found = claims(changed(known, "within_path_correlation", "early", group, gain=rho, p_gain=p), counts())
         assert any(words in one.text for one in found)

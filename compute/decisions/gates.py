@@ -22,6 +22,7 @@ from compute.findings.shape import added_later
 from compute.rules import Gate, fitted_gate
 from compute.selection import Fit, Rule, Selected, View, judge_fitted
 from compute.statistics import MIN_QUESTIONS, Interval
+from store.words import counted
 
 #: What a gate may look at: nothing that takes a completion or a grade.
 FEATURES = (
@@ -181,7 +182,7 @@ def _flipped(null_F: np.ndarray, seen: float) -> FlippedGates:
 def _sentence(found: Selected, teacher: str, something: bool, temperature: float | None) -> str:
     gain = found.gain_over_all
     if gain.n < MIN_QUESTIONS:
-        return f"There is nothing to gain that could be seen: {gain.n} questions carry no interval."
+        return f"There is nothing to gain that could be seen: no interval for {counted(gain.n, 'question')}."
     spoken = f"{gain.mean:+.2g} [{gain.low:+.2g}, {gain.high:+.2g}] per token over {gain.n} questions that chose nothing"
     if not something:
         return f"There is nothing to gain that this study can see: a gate on {teacher} earned {spoken}."

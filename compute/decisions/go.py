@@ -26,6 +26,7 @@ from compute.evidence import Evidence
 from compute.findings.shape import added_later
 from compute.halves import pooled
 from compute.statistics import MIN_QUESTIONS, Interval, bootstrap_t, jackknife_t, sign_flip_test, t_interval, t_quantile
+from store.words import counted
 
 Array = NDArray[np.float64]
 
@@ -121,7 +122,7 @@ def judge_means(
     gain_Q = gain_Q[np.isfinite(gain_Q)]
     n = gain_Q.size
     if n < MIN_QUESTIONS:
-        return "undecided", f"Undecided: {n} questions carry no interval; {MIN_QUESTIONS} are the least."
+        return "undecided", f"Undecided: no interval for {counted(n, 'question')}; {MIN_QUESTIONS} are the least."
     gain = t_interval(gain_Q)
     beside = {"what is worth it": gain_Q - worth}
     beside |= {f"the null {name}": d_Q for name, d_Q in differences.items()}
@@ -130,7 +131,7 @@ def judge_means(
     if flipped is not None and not gain.mean > flipped.high:
         missing.append("the sign-flipped null")
     if not missing:
-        beyond = f", beyond {len(differences)} named null{'s' if len(differences) != 1 else ''}" if differences else ""
+        beyond = f", beyond {counted(len(differences), 'named null')}" if differences else ""
         return "go", f"Go: the mean gain is {spoken}{beyond}."
     level = WRONG / len(beside)
     if surely_above(worth - gain_Q, level):

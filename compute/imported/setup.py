@@ -25,6 +25,7 @@ from compute.setup import Given, Setup, prepare
 from compute.tasks import Grade, Question
 from store import writer
 from store.place import PathLike
+from store.words import are, counted
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -119,14 +120,14 @@ def _questions(setup: Setup, placed: Sequence[Placed], path: Path) -> tuple[Ques
 def _left_out(setup: Setup, questions: Sequence[Question], n_others: int, n_teachers: int) -> list[str]:
     told = []
     if n_others:
-        told.append(f"{n_others} rollouts answer no question of the study and are left out.")
+        told.append(f"{counted(n_others, 'rollout')} {are(n_others)} of no question of the study, and left out.")
     if len(questions) < len(setup.questions):
         n_without = len(setup.questions) - len(questions)
         told.append(f"{n_without} of {len(setup.questions)} questions have no rollout and are left out.")
     if n_teachers:
         told.append(
-            f"{n_teachers} rollouts have a teacher's log-probabilities of the sampled tokens; these alone give no alignment, so "
-            "none are kept: the study's teachers read the rollouts themselves."
+            f"{counted(n_teachers, 'rollout')} {'has' if n_teachers == 1 else 'have'} a teacher's log-probabilities of the "
+            "sampled tokens; these alone give no alignment, so none are kept: the study's teachers read the rollouts themselves."
         )
     return told
 

@@ -24,6 +24,7 @@ from opd_tui.usage import WrongUsage
 from opd_tui.whole_file import whole_file
 from store.errors import StoreError
 from store.reader import Store
+from store.words import are, counted
 
 SCHEMA = "opd-tui/decide/1"
 Kind = Literal["routing", "gate", "go-no-go", "weights"]
@@ -34,6 +35,11 @@ ENDINGS: dict[Kind, tuple[str, ...]] = {
     "go-no-go": (".json",),
     "weights": (".jsonl", ".npz"),
 }
+#: Why a mean gain is another than that of a report, which leaves out nodes where all children turned out alike.
+COUNTED = (
+    "Mean gains are not those of `opd-tui report`: here every node with two kept children counts, also where these succeed "
+    "equally often and nothing can be gained."
+)
 
 
 def decide(
@@ -83,10 +89,12 @@ def decide(
         return
     for sentence in sentences:
         print(safe(sentence))
+    if kind == "routing" or any("the mean gain is" in sentence for sentence in sentences):
+        print(COUNTED)
     for warning in warned:
         if not any(warning in sentence for sentence in sentences):
             print(safe(f"! {warning}"))
-    print(f"{'The decision' if n is None else f'{n:,} rows'} {'is' if n is None else 'are'} in {safe(out)}.")
+    print(f"{'The decision' if n is None else counted(n, 'row')} {'is' if n is None else are(n)} in {safe(out)}.")
 
 
 #: What is said of everything, the sentences, and what gives the rows.
@@ -100,9 +108,11 @@ def _routing(opened: Store, evidence: Evidence, teachers: Sequence[str], format:
     lost = len(given) - len(rows) if format != "plain" else 0
     head = {name: getattr(found, name) for name in found.__struct_fields__ if name != "routes"}
     head |= {"n_questions": len(found.routes), "n_routed": len(given), "n_left_out_by_format": lost}
-    sentences = [found.sentence, f"{len(given)} of {len(found.routes)} questions get a teacher."]
+    sentences = [found.sentence, f"{len(given)} of {len(found.routes)} questions get{'s' if len(given) == 1 else ''} a teacher."]
     if lost:
-        sentences.append(f"{lost} of them are left out: {format} cannot follow a route to that kind of teacher or context.")
+        sentences.append(
+            f"{lost} of them {are(lost)} left out: {format} cannot follow a route to that kind of teacher or context."
+        )
     return head, sentences, lambda: iter(rows)
 
 

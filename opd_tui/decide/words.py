@@ -17,7 +17,7 @@ def decide(
         typer.Option(
             "--kind",
             help="routing: which teacher each question gets. gate: a rule on cheap features that says which tokens get it. "
-            "go-no-go: whether to distil at all. weights: a weight per token of the stored rollouts.",
+            "go-no-go: whether to distil at all. weights: a weight per token of the stored rollouts, for one --teacher.",
         ),
     ],
     out: Annotated[
@@ -30,7 +30,10 @@ def decide(
         ),
     ],
     objective: Annotated[str, typer.Option(help="Decide under this objective, in place of the study's first.")] = "",
-    teacher: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this teacher (repeatable).")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this teacher (repeatable). Weights take one, unless the study has only one."),
+    ] = None,
     format: Annotated[
         Literal["plain", "trl", "verl", "tinker", "prime-rl", "skyrl"],
         typer.Option("--format", help="Routing and weights: rows as this trainer takes them; docs/decide.md says how."),

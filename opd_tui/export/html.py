@@ -25,6 +25,7 @@ from opd_tui.reading import Library
 from opd_tui.text import Kind, Run, Safe, safe
 from opd_tui.whole_file import check_apart, whole_file
 from store.errors import StoreError
+from store.words import counted
 
 #: What the page can colour by: what takes one teacher at most.
 PAGE_METRICS = tuple(one for one in METRICS if one.needs in ("nothing", "teacher", "objective"))
@@ -176,7 +177,8 @@ def _controls(choice: Choice) -> str:
 def _section(page: RolloutPage, question: QuestionFacts, rollout: RolloutFacts, choice: Choice, number: int) -> str:
     ending = ", cut off" if rollout.truncated else ""
     outcome = "correct" if rollout.correct else "incorrect"
-    heading = f"{question.label} rollout {rollout.index}: {outcome}{ending}, {page.n_tokens:,} tokens, {rollout.n_nodes:,} nodes"
+    sizes = f"{counted(page.n_tokens, 'token')}, {counted(rollout.n_nodes, 'node')}"
+    heading = f"{question.label} rollout {rollout.index}: {outcome}{ending}, {sizes}"
     asked = "<br>".join(escape(line) for line in page.question)
     return (
         f'<section aria-labelledby="r{number}"><h2 id="r{number}">{escape(heading)}</h2>\n<p class="asked">{asked}</p>\n'

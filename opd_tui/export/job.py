@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from opd_tui.text import safe
+from opd_tui.usage import WrongUsage
+from store.words import are, counted
 
 if TYPE_CHECKING:
     from opd_tui.loader import Exporting
@@ -24,6 +26,8 @@ Format = Literal["jsonl", "csv", "parquet", "npz", "zarr", "html", "svg", "png"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet", "npz", "html", "svg", "png", "zarr")
 #: How a file's name ends: a slice in zarr is one file in a .zip.
 ENDINGS: dict[Format, str] = {one: "zip" if one == "zarr" else one for one in FORMATS}
+#: What a file is by its ending.
+_BY_ENDING: dict[str, Format] = {one: one for one in FORMATS} | {"zip": "zarr"}
 PICTURES = ("svg", "png")
 #: Rows, scored under any objectives; pages and pictures have those of the study.
 ROWS = ("jsonl", "csv", "parquet", "npz")
@@ -39,11 +43,31 @@ def in_words(n_rows: int, format: str) -> str:
         if size < 1000 or unit == "GB":
             break
         size /= 1000
-    return f"{_counted(n_rows, 'row')}, about {size:.0f} {unit}"
+    return f"{counted(n_rows, 'row')}, about {size:.0f} {unit}"
 
 
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' if n != 1 else ''}"
+def _ending(out: str) -> str:
+    return os.path.splitext(out.rstrip("/"))[1][1:].lower()
+
+
+def contradiction(out: str, format: Format) -> str:
+    """Why `format` does not go into a file of this name, in a sentence; "" where it does. Unknown endings say nothing."""
+    ending = _ending(out)
+    other = _BY_ENDING.get(ending, format)
+    return f".{ending} is the ending of {other}, not of {format}" if other != format else ""
+
+
+def chosen_format(out: str, format: Format | None) -> Format:
+    """The format that was named, or else the one that the file's ending says: jsonl without one. Raises WrongUsage."""
+    if format is not None:
+        if why := contradiction(out, format):
+            raise WrongUsage(f"{out} cannot be the file: {why}; name another with -o, or leave --format out.")
+        return format
+    ending = _ending(out)
+    if ending and ending not in _BY_ENDING:
+        known = ", ".join(FORMATS)
+        raise WrongUsage(f"No format ends in .{ending}; name one with --format ({known}), or a file that ends like one.")
+    return _BY_ENDING[ending] if ending else "jsonl"
 
 
 class Order(Struct, frozen=True):
@@ -67,9 +91,9 @@ class Order(Struct, frozen=True):
         if self.format in PICTURES:
             return "a picture of this screen at this token" if self.positions else "a picture of this screen at the first node"
         if self.format == "html":
-            return "a page of " + _counted(self.n_rollouts, "rollout")
+            return "a page of " + counted(self.n_rollouts, "rollout")
         if self.format == "zarr":
-            return "a store of " + _counted(self.n_questions, "question")
+            return "a store of " + counted(self.n_questions, "question")
         return in_words(self.n_rows, self.format)
 
     @property
@@ -83,7 +107,7 @@ class Order(Struct, frozen=True):
             return "a picture shows one place: choose this token or this rollout"
         if self.format == "zarr" and self.what in ("this token", "this rollout"):
             return "a store holds whole questions: choose this question, or more"
-        return ""
+        return contradiction(self.out, self.format)
 
     @property
     def noun(self) -> str:
@@ -123,4 +147,4 @@ def _written(path: str, order: Order, tell: Callable[[int, int], None]) -> tuple
             from opd_tui.export.rows import write
 
             n, noun = write(path, selection, order.format, order.out, lambda done: tell(done, order.n_rows)), "row"
-    return n, f"{_counted(n, noun)} {'is' if n == 1 else 'are'}"
+    return n, f"{counted(n, noun)} {are(n)}"

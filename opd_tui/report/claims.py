@@ -16,6 +16,8 @@ from msgspec import Struct
 from compute.findings import FLIPPED, Finding, FindingRow
 from compute.findings.teachers import SIGNIFICANT
 from compute.statistics import MIN_QUESTIONS, Interval
+from store.tables import StoreCounts
+from store.words import are, counted
 
 Verdict = Literal["supported", "not supported", "limit"]
 
@@ -39,7 +41,7 @@ class Claim(Struct, frozen=True):
     code: str = ""  #: what stands between backticks in the text, if anything does: a rule as it is typed
 
 
-def claims(found: Sequence[Finding], *, n_done: int, n_planned: int) -> list[Claim]:
+def claims(found: Sequence[Finding], counts: StoreCounts) -> list[Claim]:
     """All sentences about the findings under their first objective."""
     by_name = {finding.name: finding for finding in found}
     objective = next((row.objective for row in by_name["teacher_ranking"].rows), "")
@@ -51,7 +53,7 @@ def claims(found: Sequence[Finding], *, n_done: int, n_planned: int) -> list[Cla
     said = [*_ranking(ranking), *_best(ranking), *_outcomes(rows("correct_incorrect"))]
     correlation = rows("within_path_correlation")
     said += [*_depth(correlation), *_divergence(correlation), *_choosing(rows("selection_gain"))]
-    return [*said, *_limits(ranking, rows("two_children"), rows("counting"), n_done, n_planned)]
+    return [*said, *_limits(ranking, rows("two_children"), rows("counting"), counts)]
 
 
 def _own(rows: Sequence[FindingRow]) -> list[FindingRow]:
@@ -106,7 +108,7 @@ def _ranking(rows: Sequence[FindingRow]) -> Iterator[Claim]:
 
 
 def _few(teacher: str, n: int) -> str:
-    return f"{teacher}: {n} questions are too few for an interval; from {MIN_QUESTIONS} on there is one."
+    return f"{teacher}: {counted(n, 'question')} {are(n)} too few for an interval; from {MIN_QUESTIONS} on there is one."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -229,10 +231,14 @@ def _choosing(rows: Sequence[FindingRow]) -> Iterator[Claim]:
 
 
 def _limits(
-    ranking: Sequence[FindingRow], pairs: Sequence[FindingRow], counts: Sequence[FindingRow], n_done: int, n_planned: int
+    ranking: Sequence[FindingRow], pairs: Sequence[FindingRow], counting: Sequence[FindingRow], counts: StoreCounts
 ) -> Iterator[Claim]:
-    if n_done < n_planned:
-        yield Claim("limit", "counting", f"The study is not finished: {n_done:,} of {n_planned:,} questions are in.")
+    done, planned = f"{counts.n_questions_done:,}", counted(counts.n_questions_planned, "question")
+    if counts.n_questions_chosen:
+        text = f"This is a slice of the study, {done} of its {planned}, chosen by somebody: it speaks for these alone."
+        yield Claim("limit", "counting", text)
+    elif not counts.complete:
+        yield Claim("limit", "counting", f"The study is not finished: {done} of {planned} {are(counts.n_questions_done)} in.")
     reliability = next(
         (row.intervals["reliability"] for row in ranking if not math.isnan(row.intervals["reliability"].mean)), None
     )
@@ -246,7 +252,7 @@ def _limits(
     if share is not None and share.mean > MANY_PAIRS:
         text = f"{share.mean:.0%} of the decision points have two kept children, where a cosine is close to a mere sign."
         yield Claim("limit", "two_children", text)
-    truncated = next((row.intervals["truncated"] for row in counts if "truncated" in row.intervals), None)
+    truncated = next((row.intervals["truncated"] for row in counting if "truncated" in row.intervals), None)
     if truncated is not None and truncated.mean > MANY_TRUNCATED:
         text = f"{truncated.mean:.0%} of the completions were cut off at the length limit, and count as failures."
         yield Claim("limit", "counting", text)

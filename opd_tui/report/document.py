@@ -16,7 +16,7 @@ from compute.alignment import Support
 from compute.estimators import Estimator
 from compute.findings import Finding
 from opd_tui.extras import require
-from opd_tui.info import describe
+from opd_tui.info import describe, how_many_questions
 from opd_tui.report.claims import Claim, claims
 from opd_tui.report.terminal import flags_of, found_in, lines_of, name_of
 from opd_tui.text import Safe, safe
@@ -101,7 +101,7 @@ def document(path: str, objectives: Sequence[str] = (), support: Support = "slic
     about = describe(path)
     if not about["n_questions_done"]:
         raise StoreError(f"{path} holds no finished question yet, so there is nothing to report.")
-    said = claims(found, n_done=about["n_questions_done"], n_planned=about["n_questions_planned"])
+    said = claims(found, opened.counts())
     settings = f"support {support}, estimator {estimator}, objectives {', '.join(names)}"
     return Document(
         title=safe(f"Report on {os.path.basename(os.path.normpath(path))}"),
@@ -140,7 +140,7 @@ def _ran(about: dict[str, Any], study: str, provenance: dict[str, Any]) -> tuple
 def _cost(about: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     n_nodes = about["n_nodes"]
     found = {
-        "questions": f"{about['n_questions_done']:,} of {about['n_questions_planned']:,}",
+        "questions": how_many_questions(about),
         "rollouts kept": f"{about['n_rollouts']:,}",
         "tokens of these": f"{about['n_tokens']:,}",
         "nodes": f"{n_nodes:,}",

@@ -162,8 +162,8 @@ def _print_finding(console: Console, finding: Finding, added: set[str], *, by_ob
 
 def claims_of(opened: Store, found: Sequence[Finding]) -> list[Claim]:
     """The sentences that follow from the findings of a store; none where no question is finished."""
-    n_done, n_planned = opened.counts().n_questions_done, len(opened.attributes.question_ids)
-    return claims(found, n_done=n_done, n_planned=n_planned) if n_done else []
+    counts = opened.counts()
+    return claims(found, counts) if counts.n_questions_done else []
 
 
 #: What stands before a sentence, which the legend explains, and its style.

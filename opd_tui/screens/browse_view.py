@@ -18,6 +18,7 @@ from opd_tui.widgets.lists import ORDERS, QuestionList, RolloutList
 from opd_tui.widgets.node import NodePane
 from opd_tui.widgets.strips import Bar, Hint, Keys, Legend, TeacherStrip, Track
 from opd_tui.widgets.tokens import NO_NOTE, NO_TEXT, TokenView
+from store.words import counted
 
 HINTS = (
     Hint("n/N", "node"), Hint("]", "worst"), Hint("[", "best"), Hint("m", "metric"), Hint("t", "teacher"), Hint("c", "compare"),
@@ -112,7 +113,9 @@ class BrowseView(Screen[None]):
             return
         colours = self.palette.ink
         n = len(catalogue.questions)
-        state = "complete" if catalogue.complete else "live ●"
+        count, state = f"{n} of {catalogue.n_planned} questions", "complete" if catalogue.complete else "live ●"
+        if catalogue.n_chosen:
+            count, state = counted(n, "question"), f"a slice of {catalogue.n_planned}"
         here = [span(f" {self._page_title} ", ink(colours.accent))] if self.is_narrow else []
         if here and self.note:  # before the name of the store, which would leave it no room
             here.append(span(f"{fit(self.note, min(cells(self.note), 18))} ", ink(colours.text)))
@@ -123,7 +126,7 @@ class BrowseView(Screen[None]):
             span(f" · {len(catalogue.teachers)} teachers", ink(colours.dim)),
             span(f" · {len(catalogue.objectives)} objectives", ink(colours.dim)),
         ]
-        right = [span(f"{n} of {catalogue.n_planned} questions  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
+        right = [span(f"{count}  ", ink(colours.dim)), span(f"{state} ", ink(colours.accent))]
         if self.size.width < LEAST_HEADER:  # where one is comes before how far the study is
             left, right = [*here, *title], right[1:]
         self.header.set(left, right)

@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 
 from opd_tui.loader import COMPARE, Answer, Compared, Failed, Loader, Surveyed
-from opd_tui.numbers import counted
 from opd_tui.pairing import Fork
 from opd_tui.palette import Palette
 from opd_tui.screens.groups import COLOUR, MOVE, READ
@@ -24,6 +23,7 @@ from opd_tui.walk import end_of_ranking
 from opd_tui.widgets.lines import ink, span
 from opd_tui.widgets.sides import ForkPane, Here, SideTokens
 from opd_tui.widgets.strips import Hint, Legend, Track
+from store.words import counted
 
 SIDES = (LEFT, RIGHT)
 HINTS = (

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opd_tui.loader import Searched
-from opd_tui.numbers import count, counted
+from opd_tui.numbers import count
 from opd_tui.place import NOWHERE, Place
 from opd_tui.search.matches import Match, Matches
 from opd_tui.search.names import Level
 from opd_tui.search.query import Checked, Query, check
 from opd_tui.text import Safe, safe
 from opd_tui.view import OWN
+from store.words import counted
 
 if TYPE_CHECKING:
     from opd_tui.screens.browse_finding import BrowseFinding

@@ -16,10 +16,11 @@ from textual.message import Message
 from opd_tui.bars import NO_VALUE, bins, level
 from opd_tui.colouring import Colouring
 from opd_tui.metrics import Metric
-from opd_tui.numbers import counted, plain, prob, signed, signed_interval
+from opd_tui.numbers import plain, prob, signed, signed_interval
 from opd_tui.palette import STEPS, Scale, mark, number
 from opd_tui.text import Safe, cells, fit, fold
 from opd_tui.widgets.lines import Lines, Panel, Spans, ink, ljust, rjust, span, width_of
+from store.words import counted
 
 if TYPE_CHECKING:
     from opd_tui.facts import Mean, TeacherLine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -116,6 +117,44 @@ def test_a_slice_is_one_zip_that_opens(tmp_path: Path, own_store: Path) -> None:
     same_content(store.open(own_store), sliced, ["q001", "q004"])
     assert all(item.compress_type == zipfile.ZIP_STORED for item in zipfile.ZipFile(out).infolist())
     assert [path.name for path in tmp_path.iterdir()] in ([out.name, "S.zarr"], ["S.zarr", out.name])
+
+
+def test_a_slice_says_what_was_chosen_and_slices_that_are_merged_say_it_together(tmp_path: Path, own_store: Path) -> None:
+    def sliced(name: str, *sources: str, questions: list[str] | None = None) -> Store:
+        copy([tmp_path / source for source in sources], tmp_path / name, questions=questions)
+        return store.open(tmp_path / name)
+
+    first = sliced("first.zarr", "S.zarr", questions=["q004", "q001"])
+    assert first.attributes.chosen == ("q001", "q004")
+    assert first.counts().complete
+    assert (first.counts().n_questions_chosen, first.counts().n_questions_planned) == (2, 6)
+    with pytest.raises(StoreError, match=r"has no question 'q002'"):
+        first.question("q002")
+    assert sliced("again.zip", "first.zarr", questions=["q004"]).attributes.chosen == ("q004",)
+    assert sliced("compact.zarr", "first.zarr").attributes.chosen == ("q001", "q004")
+    others = ["q000", "q002", "q003", "q005"]
+    assert sliced("others.zarr", "S.zarr", questions=others[1:]).attributes.chosen == tuple(others[1:])
+    assert len(sliced("merged.zarr", "first.zarr", "others.zarr").attributes.chosen) == 5
+    assert sliced("whole.zarr", "merged.zarr", "S.zarr").attributes.chosen == ()
+    assert sliced("every.zarr", "S.zarr", questions=["q001", "q004", *others]).attributes.chosen == ()
+    assert b"chosen" not in (tmp_path / "every.zarr" / "zarr.json").read_bytes()
+
+
+def test_nothing_is_computed_into_a_slice(tmp_path: Path, own_store: Path) -> None:
+    copy([own_store], tmp_path / "slice.zarr", questions=["q001"])
+    with pytest.raises(StoreError, match="is a slice of its study"):
+        create(tmp_path / "slice.zarr", root_attributes(6), vocabulary(), [0, 1])
+
+
+def test_a_damaged_slice_is_exported_again(tmp_path: Path, own_store: Path) -> None:
+    copy([own_store], tmp_path / "slice.zarr", questions=["q001"])
+    (part,) = (tmp_path / "slice.zarr" / "student").glob("*/zarr.json")
+    assert not examine(tmp_path / "slice.zarr").findings
+    (part.parent / "logprob" / "zarr.json").unlink()
+    (damage,) = (one for one in examine(tmp_path / "slice.zarr").findings if one.severity == "damage")
+    assert damage.remedy.endswith("then export makes q001 again")
+    shutil.rmtree(part.parent)
+    assert any("question 'q001', which is not there any more" in one.what for one in examine(tmp_path / "slice.zarr").findings)
 
 
 def test_added_teachers_come_along_as_far_as_they_have_read(tmp_path: Path, records: list[PartArrays]) -> None:

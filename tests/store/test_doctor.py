@@ -16,6 +16,7 @@ from msgspec.structs import replace
 import store
 from store import layout
 from store.doctor import Finding, examine
+from store.errors import StoreError
 from store.parts import PartArrays
 from store.repair import repair
 from store.staging import staging_folder, sync_files, write_group
@@ -177,3 +178,9 @@ def test_the_command_says_it_in_lines_in_json_and_with_its_exit_code(own_store: 
     assert f"Moved {own_store}/student/{PART} to {own_store}.damaged/student/{PART}." in done.stdout
     done = run("doctor", own_store / "nothing")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_folder_that_is_no_store_is_called_one_as_everywhere(tmp_path: Path) -> None:
+    for look in (examine, store.open):
+        with pytest.raises(StoreError, match=r"is a folder, but no store \(it has no zarr.json\)"):
+            look(tmp_path)

@@ -303,6 +303,8 @@ async def test_what_a_format_cannot_hold_is_said_and_not_written(calm_store: Pat
             ("this rollout", "zarr", "whole questions"),
         ):
             assert why in screen.order(what, "all teachers", kind, str(tmp_path / "x")).refusal  # type: ignore[arg-type]
+        named_otherwise = screen.order("this rollout", "all teachers", "jsonl", str(tmp_path / "x.csv"))
+        assert named_otherwise.refusal == ".csv is the ending of csv, not of jsonl"
         await pilot.press("x")
         await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
         await pilot.press("down", "down", *["right"] * FORMATS.index("html"))
