@@ -7,6 +7,8 @@ on how a process begins (its environment, its limits, kills) is tried with proce
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -14,8 +16,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 _LOADED = ("torch", "transformers.models.auto", "transformers.models.qwen3.modeling_qwen3", "compute.runner", "opd_tui.cli")
 
@@ -79,13 +84,35 @@ def _serve(requests: socket.socket) -> None:
         requests.send(str(code).encode())
 
 
+def _run(main: Callable[[], None]) -> NoReturn:
+    """Run the command, and end as Python does, but for taking the libraries apart: that copies them, which takes a second."""
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # what Python itself would do at the end of a program
+        traceback.print_exc()
+        code = 1
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code or 0)
+
+
 if __name__ == "__main__":
     import importlib
 
     for name in _LOADED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy all of it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _serve(socket.socket(fileno=int(sys.argv[1])))
     from opd_tui.entry import main
 
-    main()
+    _run(main)
