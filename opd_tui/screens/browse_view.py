@@ -51,8 +51,11 @@ class BrowseView(Screen[None]):
         self.node, self.teachers = NodePane(id="node"), TeacherStrip(id="teachers")
 
     def _compositor_refresh(self) -> None:
-        """Not before there is something to show: under `batch_update` Textual draws a new screen, and throws it away."""
-        if not self.held_back:
+        """Not before there is something to show: under `batch_update` Textual draws a new screen, and throws it away.
+
+        Nor twice: where a layout is due and all is to be drawn anyhow, Textual draws all of it after the layout and once more.
+        """
+        if not (self.held_back or (self._layout_required and self._repaint_required)):
             super()._compositor_refresh()
 
     def compose(self) -> ComposeResult:
