@@ -104,6 +104,11 @@ class Flow:
             self._at[width] = found
         return found
 
+    def prepare(self, width: int) -> None:
+        """Have the lines at `width` cells at hand; before a screen is laid out there are none, and nothing is done."""
+        if width > 0:
+            self.at(width)
+
 
 def layout(tokens: Sequence[Run], width: int) -> Layout:
     """Break `tokens` into lines of at most `width` cells.

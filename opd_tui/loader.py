@@ -173,7 +173,7 @@ class Loader:
         self._searches.put(None)
 
     def rollout(self, question_id: str, index: int, width: int) -> int:
-        """Ask for a rollout, its lines broken at `width` cells.
+        """Ask for a rollout, its lines broken at `width` cells, where that is known already.
 
         Answer: Loaded with the request returned here, unless another one is asked for before.
         """
@@ -184,7 +184,7 @@ class Loader:
             if request != self._newest:
                 return None
             page = library.rollout(question_id, index)
-            page.flow.at(width)  # here, where it holds up no key
+            page.flow.prepare(width)  # here, where it holds up no key
             return Loaded(request, page)
 
         def prefetch(library: Library) -> None:

@@ -205,7 +205,7 @@ class Library:
         if (question_id, index) in near:
             here = near.index((question_id, index))
             for neighbour in (*near[here + 1 : here + 2], *near[max(here - 1, 0) : here]):
-                self.rollout(*neighbour).flow.at(width)
+                self.rollout(*neighbour).flow.prepare(width)
 
     def _read(self, question_id: str, index: int) -> RolloutPage:
         if question_id in self._scored:
@@ -314,11 +314,8 @@ class Library:
         child = "the rest" if token_id == REST_TOKEN else str(self._label(token_id))
         if not found:
             raise StoreError(f"no completion that went on with {child} was kept to be read")
-        right, estimates, k = (
-            sum(one.correct for one, _ in found),
-            scores.estimates,
-            nodes.token_NK[node].tolist().index(token_id),
-        )
+        estimates, k = scores.estimates, nodes.token_NK[node].tolist().index(token_id)
+        right = sum(one.correct for one, _ in found)
         among = interval(float(estimates.low_NK[node, k]), float(estimates.high_NK[node, k]))
         shown = (*found[:right][:MOST_READ], *found[right:][:MOST_READ])  # right ones come first
         those = f" Of either the shortest {MOST_READ} are shown." if len(shown) < len(found) else ""

@@ -459,7 +459,10 @@ class Browse(BrowseActions):
         self.query_one("#lists").set_class(pane in (self.questions, self.rollouts), "-open")
         self.set_class(pane is self.node, "-at-node")
         self.set_class(pane is self.teachers, "-at-teachers")
-        self.call_after_refresh(pane.focus)  # where there are few lines it is there from now on, in place of others
+        if pane.display:
+            pane.focus()
+        else:  # in few lines it comes now, in place of others
+            self.call_after_refresh(pane.focus)
 
     def action_back(self) -> None:
         """To the tokens; from there, the filter goes."""

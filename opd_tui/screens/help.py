@@ -113,7 +113,7 @@ def sections(screen: DOMNode, panes: Iterable[DOMNode]) -> list[Section]:
         lines = _lines(_own_bindings(pane))
         if lines and lines not in seen:
             seen.add(lines)
-            found.append((f"in the {PANES.get(pane.id or '', pane.id)}", lines))
+            found.append((f"in the {PANES.get(pane.id or '', pane.id or type(pane).__name__.lower())}", lines))
     return found
 
 

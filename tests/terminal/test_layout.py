@@ -86,3 +86,7 @@ def test_lines_are_broken_once_for_each_width_they_are_shown_at() -> None:
     for width in range(30, 30 + KEPT_WIDTHS):  # the window is being resized: what it was like before is not kept for ever
         assert flow.at(width).width == width
     assert flow.at(10) is not first
+    narrow = Flow(runs([b"To", b" solve"]))
+    narrow.prepare(0)  # nobody knows the width yet
+    narrow.prepare(10)
+    assert narrow.at(10) is narrow.at(10) == layout(narrow.runs, 10)
