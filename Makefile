@@ -43,6 +43,8 @@ test-full: $(READY)
 		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
 		tests/compute/test_minillm_truth.py tests/compute/test_truth.py tests/compute/test_decisions.py \
 		tests/compute/test_calibration.py tests/compute/test_plan.py tests/compute/test_memory.py tests/faults/test_workers.py \
+		tests/compute/test_residence.py tests/compute/test_later_teachers.py tests/faults/test_stopping.py \
+		tests/compute/test_served_study.py tests/test_commands.py \
 		tests/terminal
 
 # A real browser, headless: Chromium from apt where there is none, what drives it, and axe-core for the faults it finds.

@@ -112,6 +112,7 @@ def test_a_store_of_another_study_is_refused_with_both_hashes(computed, tmp_path
     assert len(set(re.findall(r"[0-9a-f]{32}", done.stderr))) == 2
 
 
+@pytest.mark.full
 def test_no_space_left_keeps_the_store_valid(tmp_path):
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -241,6 +241,7 @@ def test_one_process_at_a_time_adds_a_teacher(own):
     assert not folder.exists()
 
 
+@pytest.mark.full
 def test_two_processes_add_two_teachers_and_survive_being_stopped(own, late):
     """One is asked to stop and the other killed, both after their first question; both are started again."""
     both = {name: start(own, name) for name in ("late", "shown")}

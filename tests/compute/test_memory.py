@@ -91,7 +91,9 @@ class Refusing(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @pytest.mark.parametrize("engine_of", [TransformersEngine, BatchedEngine])
-@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError, MemoryError])
+@pytest.mark.parametrize(
+    "error", [RuntimeError, *(pytest.param(one, marks=pytest.mark.full) for one in (torch.OutOfMemoryError, MemoryError))]
+)
 def test_a_refusal_halves_the_batch_and_changes_nothing(engine_of, error, monkeypatch):
     monkeypatch.setattr("compute.engine.transformers._recorded", lambda _model: None)
     model = build("Llama", {"intermediate_size": 4000})

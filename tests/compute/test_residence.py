@@ -38,6 +38,7 @@ def test_one_at_a_time_stores_the_same_and_loads_each_once_a_phase(tmp_path, tog
     assert weights(teacher) == sum(one.numel() for one in teacher.head.parameters()) < weights(student)
 
 
+@pytest.mark.full
 def test_parts_of_one_question_are_the_same_too(tmp_path, together):
     assert computed(tmp_path / "one", "one", per_part=1)[1] == together
 

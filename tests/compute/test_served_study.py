@@ -78,6 +78,7 @@ def test_the_key_is_nowhere_in_what_the_run_leaves(found):
     assert json.loads((path / "zarr.json").read_bytes())["attributes"]["provenance"]["served"]["five"]["top_k"] == 5
 
 
+@pytest.mark.full
 def test_what_a_server_calls_itself_reaches_no_line_and_no_store_with_key_or_controls(tmp_path):
     with running(CHAIN_SUMS / "teacher") as address:
         study = study_with(tmp_path, address, limit=1)

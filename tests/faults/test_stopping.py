@@ -32,6 +32,7 @@ def test_a_signal_while_models_load_ends_the_run_with_130_and_the_usual_sentence
     ]
 
 
+@pytest.mark.full
 def test_a_signal_while_workers_load_ends_them_all(tmp_path):
     process = start(small_study(tmp_path), tmp_path / "s.zarr", "--workers", "2")
     wait_for(process, "is ready")

@@ -219,6 +219,7 @@ def test_three_deaths_are_enough(study, undisturbed, tmp_path, healthy, sentence
         oversee(crew, 1, study, out, Reporter(0), limit=0, shard=WHOLE)
 
 
+@pytest.mark.full
 def test_an_error_of_a_worker_is_the_run_s(tmp_path):
     study = small_study(tmp_path, limit=4)
     study.write_text(study.read_text().replace('kind = "external"\nmodel = "', 'kind = "external"\nmodel = "/nowhere'))
