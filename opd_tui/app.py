@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import sleep
+from asyncio import Runner, sleep
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from opd_tui.screens.opening import Opening
 from opd_tui.screens.too_small import TooSmall, is_too_small
 from opd_tui.settings import DEFAULTS, Settings, load_settings
 from opd_tui.thrift import one_blas_thread, share_arenas
+from opd_tui.turns import Turns
 from store.errors import StoreError
 
 DARK = Theme(
@@ -92,7 +93,8 @@ class OpdTui(App[None]):
         self._leaving = False
         self.failure: StoreError | None = None  #: why the store could not be opened
         self._wish = wish or Wish()
-        self.loader = Loader(path, self._deliver, self._wish.at, restore=restore, fresh=fresh)
+        self.turns = Turns()
+        self.loader = Loader(path, self._deliver, self._wish.at, restore=restore, fresh=fresh, give_way=self.turns.give_way)
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.set_reactive(
@@ -216,8 +218,8 @@ class OpdTui(App[None]):
                 for screen in self._ours:
                     screen.receive(answer)
                 if self._browse.shows_something:
-                    self._browse.held_back = False
                     self._quiet.close()
+                    self._browse.unveil()
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """What the command palette offers: ours, and of Textual's own what has no key here."""
@@ -239,7 +241,8 @@ def browse(
     share_arenas()
     one_blas_thread()
     app = OpdTui(path, wish, settings=settings, restore=settings.restore, remember=settings.restore, fresh=fresh)
-    app.run(mouse=settings.mouse)
+    with Runner(loop_factory=app.turns.loop) as runner:
+        runner.run(app.run_async(mouse=settings.mouse))
     if app.failure is not None:
         raise app.failure
     return app.return_code or 0

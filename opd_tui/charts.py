@@ -6,7 +6,7 @@ Numbers are those of `compute.findings` and `compute.summary`: means over questi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from math import nan
 from typing import Any
@@ -27,6 +27,7 @@ from compute.statistics import Interval, t_interval
 from compute.summary import SummaryRow, summarise
 from opd_tui.overview import score_in_blocks
 from opd_tui.text import Safe, safe
+from opd_tui.turns import go_on
 from opd_tui.view import Support
 from store.node_tables import take_nodes
 from store.tables import Listing, Nodes, Paths
@@ -292,11 +293,17 @@ class ChartPart(Struct, frozen=True, eq=False):
 
 
 def chart_part(
-    nodes: Nodes, paths: Paths, n_sig: float, support: Support = "sliced", objectives: tuple[str, ...] | None = None
+    nodes: Nodes,
+    paths: Paths,
+    n_sig: float,
+    support: Support = "sliced",
+    objectives: tuple[str, ...] | None = None,
+    give_way: Callable[[], None] = go_on,
 ) -> ChartPart:
     """One part, scored a block of nodes at a time, under the study's objectives or any others."""
     names = nodes.objectives if objectives is None else objectives
-    alignment_MON, gain_MON = (np.asarray(one, dtype=np.float64) for one in score_in_blocks(nodes, n_sig, support, names))
+    scored = score_in_blocks(nodes, n_sig, support, names, give_way)
+    alignment_MON, gain_MON = (np.asarray(one, dtype=np.float64) for one in scored)
     nothing = take_nodes(nodes, _NO_ROWS, _NO_ROWS)
     return ChartPart(alignment_MON, gain_MON, nodes.position_N.copy(), nodes.question_N.copy(), paths, nothing, support, names)
 

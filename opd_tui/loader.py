@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from opd_tui.imports import uncollected
+from opd_tui.turns import go_on
 from store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -145,11 +146,22 @@ Job = Callable[["Library"], Answer | None]
 class Loader:
     """Answers to requests, in order; a request for a rollout that was overtaken by a later one is dropped."""
 
-    def __init__(self, path: str, deliver: Deliver, at: str | None = None, *, restore: bool = False, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        deliver: Deliver,
+        at: str | None = None,
+        *,
+        restore: bool = False,
+        fresh: bool = False,
+        give_way: Callable[[], None] = go_on,
+    ) -> None:
         """The store at `path`. What stands at `at`, or at its beginning, is read before anybody asks for it.
 
-        `restore`: look up how the store was left the last time; `fresh`: its bookmarks alone.
+        `restore`: look up how the store was left the last time; `fresh`: its bookmarks alone. `give_way`: waits while somebody
+        else goes first; the threads that score and search call it often.
         """
+        self._give_way = give_way
         self._restore, self._fresh = restore, fresh
         self.path = path
         self._at = at
@@ -267,6 +279,7 @@ class Loader:
                     if search != self._search or self._newest < 0:
                         return
                     self._hand_over(Searched(search, found))
+                    self._give_way()
 
         self._searches.put((SEARCH, job))
         return search
@@ -285,7 +298,7 @@ class Loader:
             with uncollected():
                 from opd_tui.reading import Library
 
-            library = Library(self.path)
+            library = Library(self.path, self._give_way)
             opened = self._opened(library)
             library.warm(self._at or (opened.kept.at(opened.catalogue.questions.ids) if opened.kept else None))
             answer: Answer = opened

@@ -4,7 +4,7 @@ for many rollouts than for a few. Imported after the first paint, as `opd_tui.pa
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import nan
 from typing import Any
@@ -18,6 +18,7 @@ from compute.posterior import Prior, fit_tables
 from compute.scores import score
 from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
+from opd_tui.turns import go_on
 from opd_tui.view import OWN, Support, View
 from store.node_tables import merge_nodes, take_nodes
 from store.tables import Int, Nodes, Paths
@@ -128,13 +129,14 @@ def score_part(
     sample_every: int,
     support: Support = "sliced",
     objectives: Sequence[str] | None = None,
+    give_way: Callable[[], None] = go_on,
 ) -> PartOverview:
     """The questions of one part, scored a block of nodes at a time: scoring takes much more memory than its result.
 
     Questions whose number `sample_every` divides are the sample.
     """
     number_Q, question_N = np.unique(nodes.question_N, return_inverse=True)
-    alignment_MON, gain_MON = score_in_blocks(nodes, n_sig, support, objectives)
+    alignment_MON, gain_MON = score_in_blocks(nodes, n_sig, support, objectives, give_way)
     path_P = np.repeat(np.arange(len(paths.question_L)), np.diff(paths.start_L1))
     along_MOP = alignment_MON[:, :, paths.node_P]
     sampled_N = nodes.question_N % sample_every == 0
@@ -157,28 +159,39 @@ def score_part(
 
 
 def score_in_blocks(
-    nodes: Nodes, n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
+    nodes: Nodes,
+    n_sig: float,
+    support: Support = "sliced",
+    objectives: Sequence[str] | None = None,
+    give_way: Callable[[], None] = go_on,
 ) -> tuple[Array, Array]:
-    """Alignment and gain [M, O, N], scored a block of questions at a time."""
+    """Alignment and gain [M, O, N], scored a block of questions at a time, with a `give_way` before each."""
     shape = len(nodes.teachers), len(nodes.objectives if objectives is None else objectives), len(nodes)
     alignment_MON, gain_MON = np.full(shape, nan), np.full(shape, nan)
     for rows, block in _blocks(nodes):
+        give_way()
         scores = score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)
         alignment_MON[:, :, rows], gain_MON[:, :, rows] = scores.alignment_MON, scores.gain_MON
     return alignment_MON, gain_MON
 
 
 def prior_of(
-    parts: Sequence[PartOverview], n_sig: float, support: Support = "sliced", objectives: Sequence[str] | None = None
+    parts: Sequence[PartOverview],
+    n_sig: float,
+    support: Support = "sliced",
+    objectives: Sequence[str] | None = None,
+    give_way: Callable[[], None] = go_on,
 ) -> Prior | None:
-    """How sure scores are, from the samples of the parts; None where there is no node."""
+    """How sure scores are, from the samples of the parts; None where there is no node. With a `give_way` before each step."""
     samples = [part.sample for part in parts if part.sample is not None]
     if not samples:
         return None
-    blocks = (block for _, block in _blocks(merge_nodes(samples)))
-    return fit_tables(
-        [(block, score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)) for block in blocks]
-    )
+    scored = []
+    for _, block in _blocks(merge_nodes(samples)):
+        give_way()
+        scored.append((block, score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)))
+    give_way()
+    return fit_tables(scored)
 
 
 def sampling(n_nodes: int) -> int:

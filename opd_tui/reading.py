@@ -24,6 +24,7 @@ from opd_tui.place import Place, first_place
 from opd_tui.questions import Questions
 from opd_tui.text import Safe, paragraphs, runs, safe, token
 from opd_tui.thrift import trim
+from opd_tui.turns import go_on
 from opd_tui.view import OWN, View
 from store.errors import StoreError
 from store.schema import REST_TOKEN, FinishReason
@@ -62,8 +63,9 @@ ENDINGS = {FinishReason.STOP: "ended by the student", FinishReason.LENGTH: "cut 
 class Library:
     """An open store with a few pages at hand. One thread asks for pages; another may ask for the overview meanwhile."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, give_way: Callable[[], None] = go_on) -> None:
+        """The store at `path`. While it scores the whole study it calls `give_way` often."""
+        self._path, self._give_way = path, give_way
         self.view = OWN  #: what is scored; `look` changes it
         self._store = store.open(path, cache_bytes=CACHE_BYTES)
         self._title = safe(os.path.basename(os.path.normpath(path)) or path)
@@ -149,7 +151,7 @@ class Library:
             part = known.get(key)
             if part is None:
                 nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
-                part = score_part(nodes, paths, n_sig, every, view.support, objectives)
+                part = score_part(nodes, paths, n_sig, every, view.support, objectives, self._give_way)
                 del nodes, paths
                 trim()
             self._scored_parts[key] = part
@@ -157,7 +159,7 @@ class Library:
                 told = monotonic()
                 yield Overview(list(self._scored_parts.values()), teachers, objectives, share=n_done / len(wanted), view=view)
         parts = list(self._scored_parts.values())
-        prior = prior_of(parts, n_sig, view.support, objectives)
+        prior = prior_of(parts, n_sig, view.support, objectives, self._give_way)
         trim()
         yield Overview(parts, teachers, objectives, prior=prior, view=view)
 
@@ -178,7 +180,7 @@ class Library:
             part = known.get(key)
             if part is None:
                 nodes, paths = opened.study_nodes(teachers, whole=self._takes_whole(view), parts=[key[0]])
-                part = chart_part(nodes, paths, n_sig, view.support, self._objectives(view))
+                part = chart_part(nodes, paths, n_sig, view.support, self._objectives(view), self._give_way)
             self._chart_parts[key] = part
         nulls = [teacher.id for teacher in opened.teachers if teacher.null]
         return study(list(self._chart_parts.values()), opened.listing(), n_sig, nulls)

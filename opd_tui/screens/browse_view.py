@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import sleep
 from time import monotonic
 
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.screen import Screen
 from textual.timer import Timer
+from textual.widget import Widget
 
 from opd_tui.palette import Palette
 from opd_tui.screens.guest import entitle
@@ -45,6 +47,7 @@ class BrowseView(Screen[None]):
         self.following: Timer | None = None  #: until node and teachers show the token under the cursor
         self._followed_at = 0.0
         self.held_back = False  #: whether the app keeps it from being shown
+        self._unveiling = False
         self.header, self.keys = Bar(id="header"), Keys(id="keys")
         self.questions, self.rollouts = QuestionList(id="questions"), RolloutList(id="rollouts")
         self.legend, self.tokens, self.track = Legend(id="legend"), TokenView(self._token_moved, id="tokens"), Track(id="track")
@@ -57,6 +60,22 @@ class BrowseView(Screen[None]):
         """
         if not (self.held_back or (self._layout_required and self._repaint_required)):
             super()._compositor_refresh()
+
+    def unveil(self) -> None:
+        """Show it, where it is held back, in steps between which keys get their turn.
+
+        It is laid out twice, since the first time shows which bars it takes; its lines are made pane by pane; then it is painted.
+        """
+        if self.held_back and not self._unveiling:
+            self._unveiling = True
+            self.call_after_refresh(self.call_after_refresh, self._paint_first)
+
+    async def _paint_first(self) -> None:
+        for pane in self.query(Widget):
+            pane.render_lines(pane.outer_size.region)  # which are kept
+            await sleep(0)
+        self.held_back = False
+        self.refresh()
 
     def compose(self) -> ComposeResult:
         """Header, lists, tokens, node, teachers, keys: all there before the store is open."""

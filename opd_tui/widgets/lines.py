@@ -100,9 +100,18 @@ class Lines(ScrollView):
         return strip
 
     def set_height(self, n: int) -> None:
-        """The content has `n` lines. Where it had another number, everything is laid out anew."""
-        if n != self.virtual_size.height:
-            self.virtual_size = Size(self.scrollable_size.width, n)
+        """The content has `n` lines. The screen is laid out anew only where that moves something on it: it draws all of it."""
+        if n == self.virtual_size.height:
+            return
+        size, window = Size(self.scrollable_size.width, n), self.container_size.height
+        has_bar, needs_bar = self.show_vertical_scrollbar, self.styles.overflow_y == "auto" and n > window
+        if not window or self.styles.is_auto_height or has_bar != needs_bar:
+            self.virtual_size = size
+            return
+        self.set_reactive(Lines.virtual_size, size)
+        if has_bar:
+            self.vertical_scrollbar.window_virtual_size = n
+        self.scroll_y = self.validate_scroll_y(self.scroll_y)
 
     def draw_anew(self) -> None:
         """Draw everything again: nothing of what was drawn is shown any more."""
