@@ -18,6 +18,7 @@ from opd_tui.screens.groups import COLOUR, KEEP
 from opd_tui.session import Session
 from opd_tui.settings import Settings
 from opd_tui.state import SCHEMA, Kept, absolute
+from opd_tui.text import safe
 from opd_tui.view import SUPPORTS, View
 from opd_tui.widgets.lists import ORDERS
 
@@ -45,6 +46,7 @@ class BrowseActions(BrowseFinding):
         self.settings = settings
         self.bookmarks = Bookmarks()
         self.looking = False  #: whether another view was asked for and is not there yet
+        self._objective_asked = ""  #: the objective that it was asked for
 
     @property
     def place(self) -> Place | None:
@@ -81,13 +83,13 @@ class BrowseActions(BrowseFinding):
             self.session.choose(second=teacher, metric=BY_KEY["alignment-difference"])
         self.show_colours()
 
-    def action_objectives(self) -> None:
-        """Any objective, scored live."""
+    def action_objectives(self, refused: str = "", why: str = "") -> None:
+        """Any objective, scored live. `refused`: one that the store cannot be scored under, and why."""
         if self.session.catalogue is None:
             return
         from opd_tui.screens.objectives import Objectives
 
-        dialog = Objectives(self.session.catalogue.spellings, self.session.objective, self.palette)
+        dialog = Objectives(self.session.catalogue.spellings, self.session.objective, self.palette, refused, why)
         self.app.push_screen(dialog, self._objective_picked)
 
     def _objective_picked(self, spelling: str | None) -> None:
@@ -100,7 +102,17 @@ class BrowseActions(BrowseFinding):
             self.show_lists()
         else:
             view = self.session.view
+            self._objective_asked = spelling
             self.look(View((*view.objectives, spelling), view.support))
+
+    def look_refused(self, why: str) -> None:
+        """The store cannot be scored so. An objective is asked for once more, as it was spelled."""
+        self.looking = False
+        refused, self._objective_asked = self._objective_asked, ""
+        if refused and self.app.screen is self:
+            self.action_objectives(refused, safe(why))
+        else:
+            self.say(why)
 
     def action_support(self) -> None:
         """The next way in which tokens that are no kept children take part."""

@@ -164,14 +164,15 @@ class Browse(BrowseActions):
         """Say it, and go on as well as can be. Of pages that nobody waits for nothing is said."""
         if request not in (POLL, SURVEY, LOOK, COPY, EXPORT, self._request):
             return
+        if request == LOOK:
+            self.look_refused(sentence)
+            return
         self.say(sentence)
         if request == POLL:
             self._look_after = LAST_LOOK
             self._look_later()
         elif request == SURVEY:
             self._surveying = False
-        elif request == LOOK:
-            self.looking = False
         elif request == EXPORT:
             self.take_export(sentence)
         elif request == self._request != self._answered:
@@ -206,7 +207,7 @@ class Browse(BrowseActions):
 
     def _take_view(self, view: View, catalogue: Catalogue, page: RolloutPage | None) -> None:
         """Everything is scored under another view: an objective that was added to it is the current one."""
-        self.looking = False
+        self.looking, self._objective_asked = False, ""
         session = self.session
         added = view.objectives != session.view.objectives
         session.look(view, catalogue, len(catalogue.spellings) - 1 if added else session.objective)

@@ -24,9 +24,10 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "leave", "back")]
 
-    def __init__(self, title: str, hint: str, rows: RowList, palette: Palette) -> None:
-        """`title` and `hint`: literals, or safe text."""
+    def __init__(self, title: str, hint: str, rows: RowList, palette: Palette, sentence: str = "") -> None:
+        """`title`, `hint` and `sentence`, which stands below the rows at first: literals, or safe text."""
         super().__init__()
+        self._sentence = sentence
         self._heading, self.hint, self.rows, self.palette = title, hint, rows, palette
         self.line = Panel(id="dialog-line")
 
@@ -49,10 +50,11 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
             pane.use(self.palette)
         self.rows.focus()
         self._fit()
-        self.call_after_refresh(self.say, "")
+        self.call_after_refresh(self._say_again)
 
     def say(self, sentence: str) -> None:
         """What stands below the rows: a sentence of ours or safe text, or which keys there are."""
+        self._sentence = sentence
         colours = self.palette.ink
         style = ink(colours.bad if sentence else colours.dim, bold=bool(sentence))
         self.line.show(
@@ -62,7 +64,10 @@ class Dialog(ModalScreen[Result | None], Generic[Result]):
 
     def on_resize(self) -> None:
         """Break the line anew, and find the room that is left for the rows."""
-        self.call_after_refresh(self.say, "")
+        self.call_after_refresh(self._say_again)
+
+    def _say_again(self) -> None:
+        self.say(self._sentence)
 
     def _fit(self) -> None:
         """As many rows as there are, or as the window has room for beside the frame and everything else in it."""

@@ -29,6 +29,7 @@ class Choices(RowList):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "turn(-1)", "answer before", show=False),
         Binding("right,l", "turn(1)", "next answer", show=False),
+        Binding("enter", "screen.other", "on to the file", show=False),
     ]
 
     def __init__(self, rows: Sequence[tuple[str, Sequence[Any]]], changed: Callable[[], None]) -> None:
@@ -98,7 +99,7 @@ class ExportDialog(Dialog[None]):
         (self.rows if self._field.has_focus else self._field).focus()
 
     def choose(self, row: int) -> None:
-        """Enter, or a click: the next answer."""
+        """A click: the next answer."""
         self.choices.action_turn(1)
 
     @on(Input.Submitted)

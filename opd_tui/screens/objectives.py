@@ -47,12 +47,16 @@ class Objectives(Dialog[str]):
         Binding("down", "step(1)", "objective down", show=False),
     ]
 
-    def __init__(self, there: Sequence[str], current: int, palette: Palette) -> None:
-        """`there`: the objectives that are scored now, as `parse` reads them."""
+    def __init__(self, there: Sequence[str], current: int, palette: Palette, refused: str = "", why: str = "") -> None:
+        """`there`: the objectives that are scored now, as `parse` reads them. `refused`: one that the store cannot, and why."""
         self._there = there
-        self._field = Input(there[current] if current < len(there) else "", id="objective-field", compact=True)
+        self._field = Input(refused or (there[current] if current < len(there) else ""), id="objective-field", compact=True)
         super().__init__(
-            "objective", "enter scores everything under it   ↑ ↓ choose   parameters can be edited", ObjectiveRows(there), palette
+            "objective",
+            "enter scores everything under it   ↑ ↓ choose   parameters can be edited",
+            ObjectiveRows(there),
+            palette,
+            why,
         )
 
     def framed(self) -> ComposeResult:
