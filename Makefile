@@ -35,13 +35,14 @@ contracts: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # Every fault in full numbers: 200 kills, 1,000 flipped bits; some fifteen minutes.
 test-full: $(READY)
 	OPD_TUI_FAULTS=full $(BIN)/python -m pytest -n 0 -s -m "not chromium" \
 		tests/faults/test_store_faults.py tests/faults/test_store_bits.py tests/store/test_remote.py tests/faults/test_resume.py \
 		tests/compute/test_minillm_truth.py tests/compute/test_truth.py tests/compute/test_decisions.py \
+		tests/compute/test_architectures.py \
 		tests/compute/test_calibration.py tests/compute/test_plan.py tests/compute/test_memory.py tests/faults/test_workers.py \
 		tests/compute/test_residence.py tests/compute/test_later_teachers.py tests/faults/test_stopping.py \
 		tests/compute/test_served_study.py tests/test_commands.py \

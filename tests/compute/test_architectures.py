@@ -16,6 +16,7 @@ from compute.errors import StudyError
 from compute.models import Model, Tokens
 from compute.sampling import key
 from tests.compute.engine_suite import free, greedy, logits_of, tokens
+from tests.conftest import FULL
 
 VOCABULARY = 97
 SIZES = {
@@ -64,6 +65,8 @@ FIT = {
     "olmo2": ("Olmo2", {}),
     "granite, scaled": ("Granite", {"attention_multiplier": 0.2, "residual_multiplier": 0.5}),
 }
+#: Those that differ most from each other: windows, scores that are capped, ones that are scaled, norms of queries and keys.
+TRIED = tuple(FIT) if FULL else ("qwen3", "mistral, window", "gemma2, capped scores and windows", "granite, scaled")
 UNFIT = {
     "mamba, recurrent": ("Mamba", {"state_size": 8, "expand": 2}),
     "falcon-h1, recurrent beside attention": (
@@ -149,7 +152,7 @@ def assert_any_company(make, model) -> None:
         assert sum(expected[at] != found[at] for at in both) == 0, name
 
 
-@pytest.mark.parametrize("name", FIT)
+@pytest.mark.parametrize("name", TRIED)
 def test_decoding_with_a_shared_prefix_is_exact(name):
     model, plain = build(*FIT[name]), build(*FIT[name])
     notes = []
@@ -161,7 +164,7 @@ def test_decoding_with_a_shared_prefix_is_exact(name):
     assert_any_company(lambda one, slots: TransformersEngine(one, slots=slots), model)
 
 
-@pytest.mark.parametrize("name", FIT)
+@pytest.mark.parametrize("name", TRIED)
 @torch.inference_mode()
 def test_states_of_a_prefix_do_not_depend_on_what_follows(name):
     model = build(*FIT[name])
@@ -212,7 +215,7 @@ def test_the_window_is_not_padded_beyond():
     assert scoring.batch_states(model, PROMPT, [SPINE[:11], SPINE[:2]]).shape == (2, 19, 48)
 
 
-@pytest.mark.parametrize("name", FIT)
+@pytest.mark.parametrize("name", TRIED)
 @torch.inference_mode()
 def test_distributions_are_those_of_a_plain_forward(name):
     """At every node of a spine, and after own tokens of rows of different depth."""
