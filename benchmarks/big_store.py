@@ -69,10 +69,14 @@ class Bank:
             "topk_logprob": coarse(logp_TV[:, top]),
             "tail_mass": np.exp(logp_TV[:, TOP_K:]).sum(axis=1),
         }
-        self.teachers = {name: self._teacher(rng, id_TV, logp_TV, at, logit_TV) for name in TEACHERS}
+        made = {name: self._teacher(rng, id_TV, logp_TV, at, logit_TV) for name in TEACHERS}
+        self.teachers = {name: columns for name, (columns, _) in made.items()}
+        self.topk = {name: top for name, (_, top) in made.items()}
         self.logp_TV, self.id_TV = logp_TV, id_TV
 
-    def _teacher(self, rng: np.random.Generator, id_TV: Array, logp_TV: Array, at: Any, logit_TV: Array) -> dict[str, Array]:
+    def _teacher(
+        self, rng: np.random.Generator, id_TV: Array, logp_TV: Array, at: Any, logit_TV: Array
+    ) -> tuple[dict[str, Array], TopK]:
         logt_TV = _log_softmax(logit_TV + rng.normal(0.0, 0.35, logit_TV.shape))
         order = np.argsort(-logt_TV, axis=1)[:, :TOP_K]
         top = TopK(*(np.take_along_axis(values, order, 1) for values in (id_TV, logt_TV, logp_TV)))
@@ -86,15 +90,15 @@ class Bank:
             (p * t).sum(1) / np.sqrt((p**2).sum(1) * (t**2).sum(1)),
         ]
         assert len(divergence) == len(DIVERGENCES)
-        return {
+        columns = {
             "logprob": logt_TV[at],
             "entropy": _entropy(logt_TV),
             "divergence": rounded(np.stack(divergence, axis=1).astype(np.float32), DIVERGENCE_BITS),
             "tail_mass": 1.0 - np.exp(top.logprob_TC).sum(axis=1),
-            "topk": top,
             "at_student": logt_TV[:, :TOP_K],
             "all": logt_TV,
         }
+        return columns, top
 
 
 def _words(rng: np.random.Generator) -> Array:
@@ -223,7 +227,7 @@ def _groups(bank: Bank, row_N: Array, n_questions: int, rng: np.random.Generator
 
 def _teacher(bank: Bank, name: str, rows: Array, row_N: Array, numbers: range) -> dict[str, Array]:
     of = bank.teachers[name]
-    whole: TopK = of["topk"]
+    whole = bank.topk[name]
     top = TopK(whole.token_id_TC[rows], whole.logprob_TC[rows], whole.student_logprob_TC[rows])
     logt = of["all"][row_N]
     P = np.exp(bank.logp_TV[row_N])

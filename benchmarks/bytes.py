@@ -12,6 +12,7 @@ from pathlib import Path
 import store
 from benchmarks.measure import close
 from store import layout
+from store.place import METADATA
 from store.schema import STUDENT, TEACHER
 
 #: The token axis and what hangs on it; everything else is by question, rollout, node, group or completion.
@@ -33,7 +34,7 @@ def main() -> None:
                 name, *inside = file.split("/")
                 kind = "tokens" if specs[name].dims[0] in BY_TOKEN else "nodes and the rest"
                 kind = "completions" if name.startswith("completion_") else kind
-                taken["descriptions" if inside == [layout.METADATA] else kind, group, name] += size
+                taken["descriptions" if inside == [METADATA] else kind, group, name] += size
     n_tokens = opened.counts().n_tokens
     totals: dict[str, float] = defaultdict(float)
     for (kind, group, name), size in taken.items():

@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +49,9 @@ MODEL_QUESTIONS, STUDENT_QUESTIONS = 6, 16
 class Scene:
     """Trees of several questions end to end, and their truth."""
 
-    def __init__(self, name: str, children: Sequence[Sequence[Child]], question_N: NDArray[np.int64]) -> None:
+    def __init__(self, name: str, children: Sequence[Sequence[Child]], question_N: NDArray[np.integer[Any]]) -> None:
         self.name, self.children = name, children
-        self.nodes = make_nodes(children, question_N=question_N)
+        self.nodes = make_nodes(children, question_N=np.asarray(question_N, np.int64))
         self.token_NK = ~np.isin(self.nodes.kind_NK, (ChildKind.ABSENT, ChildKind.REST))
         self.on_path_NK = self.nodes.kind_NK == ChildKind.ON_PATH
         self.p_NK, self.q_NK = np.full(self.token_NK.shape, np.nan), np.zeros(self.token_NK.shape)
@@ -206,7 +207,7 @@ def scenes() -> tuple[list[Scene], float]:
     found = []
     for variant in VARIANTS:
         for targeting in ("dense", "sparse"):
-            study = small_study(variant, MODEL_QUESTIONS, 1, targeting=targeting)  # type: ignore[arg-type]
+            study = small_study(variant, MODEL_QUESTIONS, 1, targeting=targeting)
             found.append(Scene(f"small language model, {variant}, {targeting}", study.children, study.nodes.question_N))
     worst = 0.0
     for targeting, student in exact_student(STUDENT_QUESTIONS, 10).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -116,7 +117,7 @@ def repeat(nodes: Nodes, times: int, n_RG: Int, n_success_RG: Int) -> Nodes:
     n_questions = int(nodes.question_N.max(initial=0)) + 1
     copy_N, copy_G = np.repeat(np.arange(times), N) * N, np.repeat(np.arange(times), G) * N
 
-    def rows(a: Int, copy: Int) -> Int:
+    def rows(a: NDArray[np.integer[Any]], copy: Int) -> Int:
         tiled = np.tile(a, (times, *[1] * (a.ndim - 1)))
         return np.where(tiled == NOWHERE, NOWHERE, tiled + copy.reshape(-1, *[1] * (a.ndim - 1)))
 

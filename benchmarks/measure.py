@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -21,7 +21,7 @@ class Side:
     work_per_cpu_second: float
 
 
-def compare(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, Side]:
+def compare(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Side]:
     """Run each side `repeats` times, in turn; a side returns how much work it did.
 
     CPU seconds are what to compare on a machine that is shared: time spent waiting for a core is not in them.
@@ -36,8 +36,10 @@ def compare(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, Si
             taken[name].append((time.perf_counter() - wall, time.process_time() - cpu, work))
     return {
         name: Side(
-            *(statistics.median(column) for column in zip(*rows, strict=True)),
-            statistics.median(work / cpu for _wall, cpu, work in rows),
+            wall_seconds=statistics.median(wall for wall, _, _ in rows),
+            cpu_seconds=statistics.median(cpu for _, cpu, _ in rows),
+            work=statistics.median(work for _, _, work in rows),
+            work_per_cpu_second=statistics.median(work / cpu for _, cpu, work in rows),
         )
         for name, rows in taken.items()
     }

@@ -24,10 +24,9 @@ def main() -> None:
         teachers = [teacher.id for teacher in opened.teachers]
         (part,) = opened.part_ids
         root = zarr.open_group(path, mode="r")
-        arrays = [root[f"student/{part}/{name}"] for name, spec in STUDENT.items() if spec.dims[0] == "token"]
-        arrays += [
-            root[f"teacher/{one}/{part}/{name}"] for one in teachers for name, spec in TEACHER.items() if spec.dims[0] == "token"
-        ]
+        keys = [f"student/{part}/{name}" for name, spec in STUDENT.items() if spec.dims[0] == "token"]
+        keys += [f"teacher/{one}/{part}/{name}" for one in teachers for name, spec in TEACHER.items() if spec.dims[0] == "token"]
+        arrays = [array for key in keys if isinstance(array := root[key], zarr.Array)]
 
         def ours() -> None:
             opened.rollout(*next(places))

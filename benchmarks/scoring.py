@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.measure import close, compare
 from compute import scoring
@@ -27,7 +30,7 @@ def kilobytes(name: str) -> int:
     return next(int(row[1]) for row in rows if row[0] == f"{name}:")
 
 
-def extra_megabytes(side) -> float:
+def extra_megabytes(side: Callable[[], object]) -> float:
     """Peak of resident memory in one go, above what was there before."""
     # So that freed arrays really go back, and what is seen is what was in use (glibc's M_MMAP_THRESHOLD, 1 MB).
     ctypes.CDLL(None).mallopt(-3, 1 << 20)
@@ -36,6 +39,23 @@ def extra_megabytes(side) -> float:
     before = kilobytes("VmRSS")
     side()
     return (kilobytes("VmHWM") - before) / 1024
+
+
+def _logits(head: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    return (states @ head.T).float()
+
+
+def _score(
+    sides: Sequence[scoring.LogProbs], states: Sequence[torch.Tensor], token_ids: NDArray[np.int64], chunk: int
+) -> scoring.TeacherScores:
+    student = scoring.score_student(sides[0], states[0], token_ids, TOP_K, chunk=chunk)
+    top = student.topk_token_id_TC
+    return scoring.score_teacher(sides[0], states[0], sides[1], states[1], token_ids, top, chunk=chunk)
+
+
+def _work(score: Callable[[int], object], chunk: int) -> float:
+    score(chunk)
+    return T
 
 
 def main() -> None:
@@ -48,22 +68,9 @@ def main() -> None:
         states = [torch.randn(T, WIDTH).to(dtype) for _ in range(2)]
         states[1] = (0.8 * states[0] + 0.6 * states[1]).to(dtype)
         heads[1] = (0.9 * heads[0] + 0.2 * heads[1]).to(dtype)
-        sides = [scoring.log_probs(lambda one, head=head: (one @ head.T).float()) for head in heads]
-        token_ids = np.arange(T) * 31 % vocabulary
-
-        def score(chunk, sides=sides, states=states, token_ids=token_ids):
-            student = scoring.score_student(sides[0], states[0], token_ids, TOP_K, chunk=chunk)
-            top = student.topk_token_id_TC
-            return scoring.score_teacher(sides[0], states[0], sides[1], states[1], token_ids, top, chunk=chunk)
-
-        def chunked(score=score) -> float:
-            score(scoring.CHUNK)
-            return T
-
-        def whole(score=score) -> float:
-            score(T)
-            return T
-
+        sides = [scoring.log_probs(partial(_logits, head)) for head in heads]
+        score = partial(_score, sides, states, np.arange(T) * 31 % vocabulary)
+        chunked, whole = partial(_work, score, scoring.CHUNK), partial(_work, score, T)
         found = compare({"chunks": chunked, "whole": whole}, 3)
         megabytes = {"chunks": extra_megabytes(chunked), "whole": extra_megabytes(whole)}
         ours, theirs = score(scoring.CHUNK), score(T)

@@ -195,7 +195,8 @@ def _pages(path: Path, folder: Path) -> dict[str, float]:
 
 def _rows(path: Path, where: Any, question: str) -> tuple[str, list[tuple[int, int]]]:
     place = where[question]
-    start = zarr.open_array(path / "student" / place.part / "token_start", mode="r")[2 * place.row : 2 * place.row + 3]
+    array = zarr.open_array(path / "student" / place.part / "token_start", mode="r")
+    start = np.asarray(array[2 * place.row : 2 * place.row + 3])
     return place.part, [(int(start[0]), int(start[1])), (int(start[1]), int(start[2]))]
 
 

@@ -29,7 +29,10 @@ def rates(workers: int, limit: int) -> tuple[float, float]:
         metrics = Path(folder) / "metrics.jsonl"
         words = ["-o", f"{folder}/s.zarr", "--workers", str(workers), "--limit", str(limit), "--metrics", metrics]
         subprocess.run(
-            [OPD_TUI, "compute", STUDY, *words], check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+            [OPD_TUI, "compute", STUDY, *map(str, words)],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
         rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     # One moment has a row of every worker that said something so far.
