@@ -12,7 +12,7 @@ from opd_tui.bars import diverging_bar
 from opd_tui.numbers import effective, interval, plain, prob, signed, signed_interval
 from opd_tui.palette import Palette
 from opd_tui.text import Safe, cells
-from opd_tui.widgets.lines import Spans, ink, ljust, rjust, span
+from opd_tui.widgets.lines import Spans, ink, ljust, rjust, span, width_of
 
 if TYPE_CHECKING:
     from opd_tui.facts import Candidate, ChildFacts, NodeFacts, ObjectiveFacts, TokenFacts
@@ -49,7 +49,7 @@ class NodeLines:
         """Which token this is."""
         place = f" token {facts.position} of {facts.n_tokens}  "
         tail = "" if short else f"  id {facts.token_id}" + ("  written by a tool" if facts.tool else "")
-        room = max(self.width - len(place) - len(tail) - 1, 4)
+        room = self.width // 4 if short else max(self.width - len(place) - len(tail) - 1, 4)
         label = ljust(facts.label, min(cells(facts.label), room), self.accent)
         return [span(place, self.dim), label, span(tail, self.dim)]
 
@@ -120,10 +120,11 @@ class NodeLines:
 
     def node(self, facts: NodeFacts, token: TokenFacts, objective: int, child: int | None) -> list[Spans]:
         """A node: how it was measured, what every objective is worth, its children and both gradients."""
+        measured = self._measured(facts)
         lines: list[Spans] = (
-            [[*self.token(token, short=True), span(" "), *self._number(facts), *self._sureness(facts), *self._measured(facts)]]
+            [self._whole([*self.token(token, short=True), span(" ")], self._number(facts), self._sureness(facts), *measured)]
             if self.broad
-            else [self.token(token), self._measured(facts)]
+            else [self.token(token), self._whole(*measured)]
         )
         if facts.reason:
             lines.append([span(" no decision point: ", self.dim), span(facts.reason, self.text)])
@@ -140,14 +141,24 @@ class NodeLines:
         self.first_child = len(lines) + 2
         return [*lines, [], *self._children(facts.children, child), [], *self._gradients(facts, objective, child)]
 
-    def _measured(self, facts: NodeFacts) -> list[Segment]:
+    def _whole(self, *parts: list[Segment]) -> list[Segment]:
+        """As many of `parts` as have room: half a number says something else."""
+        line: list[Segment] = []
+        for part in parts:
+            blank = part[-1].text.isspace()
+            if width_of(line) + width_of(part[:-1] if blank else part) > self.width:
+                break
+            line += part
+        return line
+
+    def _measured(self, facts: NodeFacts) -> list[list[Segment]]:
         values = (
             ("|S| ", str(facts.n_kept)),
             ("SR ", prob(facts.success_range)),
             ("V ", prob(facts.value)),
             ("Adv ", signed(facts.advantage)),
         )
-        return [part for name, value in values for part in (span(f" {name}", self.dim), span(value, self.strong), span(" "))]
+        return [[span(f" {name}", self.dim), span(value, self.strong), span(" ")] for name, value in values]
 
     def _number(self, facts: NodeFacts) -> list[Segment]:
         return [span(f" node {facts.number}/{facts.n_nodes} ", self.dim)]
