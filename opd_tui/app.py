@@ -200,6 +200,8 @@ class OpdTui(App[None]):
 
     async def on_opd_tui_delivered(self, message: Delivered) -> None:
         """Hand an answer to the screen; what no screen can go on with ends the app."""
+        if not self.is_running:  # it ends: panes go one after the other, and answers still come
+            return
         match message.answer:
             case Broken(error):
                 raise error

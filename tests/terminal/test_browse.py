@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from math import isfinite
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from opd_tui.app import OpdTui, Wish
+from opd_tui.loader import Polled
 from opd_tui.metrics import BY_KEY, METRICS
 from opd_tui.numbers import signed_interval
 from opd_tui.palette import Depth
@@ -276,6 +278,22 @@ async def test_a_late_answer_is_dropped(calm_store: Path) -> None:
         screen.open(3)
         await until(pilot, lambda: screen.settled)
         assert screen.session.page is not None and screen.session.page.index == 3
+
+
+async def test_answers_that_come_while_it_ends_are_dropped(calm_store: Path) -> None:
+    """Its panes go one after the other, and the threads that read do not know."""
+    async with browsing(calm_store) as (pilot, screen):
+        app, catalogue = pilot.app, screen.session.catalogue
+        assert isinstance(app, OpdTui) and catalogue is not None
+
+        async def keep_telling() -> None:
+            while True:
+                app.post_message(OpdTui.Delivered(Polled(catalogue)))
+                await asyncio.sleep(0)
+
+        telling = asyncio.create_task(keep_telling())
+    telling.cancel()
+    assert not app.is_running and app.return_code in (None, 0)
 
 
 async def test_places_teachers_and_metrics_can_be_asked_for(calm_store: Path) -> None:
