@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compute.averages import OUTCOMES, Averages, Outcome, group_means, shared_questions
 from compute.posterior import Prior, fit_tables
-from compute.scores import score
+from compute.scores import Scores, score
 from compute.statistics import Interval, t_interval
 from opd_tui.facts import Mean, Score
 from opd_tui.turns import go_on
@@ -168,9 +168,7 @@ def score_in_blocks(
     """Alignment and gain [M, O, N], scored a block of questions at a time, with a `give_way` before each."""
     shape = len(nodes.teachers), len(nodes.objectives if objectives is None else objectives), len(nodes)
     alignment_MON, gain_MON = np.full(shape, nan), np.full(shape, nan)
-    for rows, block in _blocks(nodes):
-        give_way()
-        scores = score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)
+    for rows, _, scores in _scored(nodes, n_sig, support, objectives, give_way):
         alignment_MON[:, :, rows], gain_MON[:, :, rows] = scores.alignment_MON, scores.gain_MON
     return alignment_MON, gain_MON
 
@@ -186,10 +184,7 @@ def prior_of(
     samples = [part.sample for part in parts if part.sample is not None]
     if not samples:
         return None
-    scored = []
-    for _, block in _blocks(merge_nodes(samples)):
-        give_way()
-        scored.append((block, score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)))
+    scored = [(block, scores) for _, block, scores in _scored(merge_nodes(samples), n_sig, support, objectives, give_way)]
     give_way()
     return fit_tables(scored)
 
@@ -197,6 +192,15 @@ def prior_of(
 def sampling(n_nodes: int) -> int:
     """Every how manieth question is in the sample of a study with so many nodes."""
     return max(1, -(-n_nodes // PRIOR_NODES))
+
+
+def _scored(
+    nodes: Nodes, n_sig: float, support: Support, objectives: Sequence[str] | None, give_way: Callable[[], None]
+) -> Iterator[tuple[slice, Nodes, Scores]]:
+    """Block after block with its rows and scores, and a `give_way` before each."""
+    for rows, block in _blocks(nodes):
+        give_way()
+        yield rows, block, score(block, n_sig=n_sig, support=support, objectives=objectives, level=None)
 
 
 def _blocks(nodes: Nodes) -> Iterator[tuple[slice, Nodes]]:

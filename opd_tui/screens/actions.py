@@ -45,8 +45,7 @@ class BrowseActions(BrowseFinding):
         super().__init__(session, palette, loader)
         self.settings = settings
         self.bookmarks = Bookmarks()
-        self.looking = False  #: whether another view was asked for and is not there yet
-        self._objective_asked = ""  #: the objective that it was asked for
+        self.looking: View | None = None  #: the view that was asked for and is not there yet
 
     @property
     def place(self) -> Place | None:
@@ -102,15 +101,14 @@ class BrowseActions(BrowseFinding):
             self.show_lists()
         else:
             view = self.session.view
-            self._objective_asked = spelling
             self.look(View((*view.objectives, spelling), view.support))
 
     def look_refused(self, why: str) -> None:
         """The store cannot be scored so. An objective is asked for once more, as it was spelled."""
-        self.looking = False
-        refused, self._objective_asked = self._objective_asked, ""
-        if refused and self.app.screen is self:
-            self.action_objectives(refused, safe(why))
+        asked, self.looking = self.looking, None
+        added = asked.objectives[len(self.session.view.objectives) :] if asked else ()
+        if added and self.app.screen is self:
+            self.action_objectives(added[0], safe(why))
         else:
             self.say(why)
 
@@ -121,8 +119,8 @@ class BrowseActions(BrowseFinding):
 
     def look(self, view: View) -> None:
         """Have everything scored under another view."""
-        if not self.looking and self.session.catalogue is not None:
-            self.looking = True
+        if self.looking is None and self.session.catalogue is not None:
+            self.looking = view
             page = self.session.page
             self.loader.look(view, page.question_id if page else self.session.question_id, page.index if page else None)
 

@@ -112,7 +112,7 @@ class Browse(BrowseActions):
     def settled(self) -> bool:
         """Whether everything that was asked for is there. For pictures and tests."""
         arrived = self.session.catalogue is not None and self._answered == self._request
-        return arrived and not self._surveying and not self.looking and self.following is None
+        return arrived and not self._surveying and self.looking is None and self.following is None
 
     @property
     def shows_something(self) -> bool:
@@ -207,7 +207,7 @@ class Browse(BrowseActions):
 
     def _take_view(self, view: View, catalogue: Catalogue, page: RolloutPage | None) -> None:
         """Everything is scored under another view: an objective that was added to it is the current one."""
-        self.looking, self._objective_asked = False, ""
+        self.looking = None
         session = self.session
         added = view.objectives != session.view.objectives
         session.look(view, catalogue, len(catalogue.spellings) - 1 if added else session.objective)
