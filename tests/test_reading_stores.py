@@ -28,6 +28,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.chdir(folder)
         warnings.simplefilter("error")
+        warnings.simplefilter("default", ResourceWarning)  # of no block here: Python collects garbage when it likes
         for language, block in re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
             if language == "python":
                 exec(compile(block, "docs/reading_stores.md", "exec"), names)

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +93,8 @@ class Client:
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._open: set[http.client.HTTPConnection] = set()
+        self._busy: set[http.client.HTTPConnection] = set()
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -135,9 +137,14 @@ class Client:
         return text if len(text) <= most else text[:most] + "..."
 
     def close(self) -> None:
-        """Let go of threads and connections."""
+        """Let go of threads and connections: at once where they rest, else when their call has ended."""
+        with self._lock:
+            self._closed = True
+            resting = self._open - self._busy
         self._interrupt()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for connection in resting:
+            connection.close()
 
     def _interrupt(self) -> None:
         """End the calls under way: threads that wait wake up, sockets that are read close. Later calls work again."""
@@ -183,29 +190,44 @@ class Client:
 
     def _once(self, request: Request, stopped: threading.Event) -> tuple[int, float, bytes]:
         """Status, seconds that the server asks to wait, and the body. No redirection is followed: the key goes nowhere else."""
+        with self._taken() as connection:
+            if connection.sock is None:
+                self._connect(connection)
+            if stopped.is_set():  # from here on `_interrupt` finds a socket that it can close
+                raise ConnectionAbortedError
+            headers = {"Accept": "application/json"}
+            body = None
+            if request.body is not None:
+                headers["Content-Type"] = "application/json"
+                body = msgspec.json.encode(request.body)
+            if self._key:
+                headers["Authorization"] = f"Bearer {self._key}"
+            connection.request("POST" if body is not None else "GET", self._base + request.path, body=body, headers=headers)
+            response = connection.getresponse()
+            data = response.read(request.most_bytes + 1)
+            if len(data) > request.most_bytes:
+                self._drop()
+                raise ServerError(f"{self.name} sent more than {request.most_bytes:,} bytes, more than any answer to this takes.")
+            if response.length:  # what Content-Length still promised; http.client does not mind
+                raise http.client.IncompleteRead(data, response.length)
+            if response.will_close:
+                self._drop()
+            return response.status, _seconds(response.getheader("Retry-After")), data
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[http.client.HTTPConnection]:
+        """This thread's connection for one call. It stays open for the next, unless the client was closed meanwhile."""
         connection = self._connection()
-        if connection.sock is None:
-            self._connect(connection)
-        if stopped.is_set():  # from here on `_interrupt` finds a socket that it can close
-            raise ConnectionAbortedError
-        headers = {"Accept": "application/json"}
-        body = None
-        if request.body is not None:
-            headers["Content-Type"] = "application/json"
-            body = msgspec.json.encode(request.body)
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        connection.request("POST" if body is not None else "GET", self._base + request.path, body=body, headers=headers)
-        response = connection.getresponse()
-        data = response.read(request.most_bytes + 1)
-        if len(data) > request.most_bytes:
-            self._drop()
-            raise ServerError(f"{self.name} sent more than {request.most_bytes:,} bytes, more than any answer to this takes.")
-        if response.length:  # what Content-Length still promised; http.client does not mind
-            raise http.client.IncompleteRead(data, response.length)
-        if response.will_close:
-            self._drop()
-        return response.status, _seconds(response.getheader("Retry-After")), data
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                self._busy.discard(connection)
+                closed = self._closed
+            if closed:
+                connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         """This thread's connection."""

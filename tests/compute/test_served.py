@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -349,6 +351,20 @@ def test_a_stop_while_it_connects_ends_the_calls_even_where_the_connection_comes
             assert ended(20.0)
             for connection, _ in accepted:
                 connection.close()
+
+
+def test_a_client_that_is_closed_leaves_no_connection_open(address):
+    gc.collect()  # what others left
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        client = Client(f"{address}/all/v1", patience=HASTE, concurrency=4)
+        client.calls([make_api("vllm", "tiny", ()).models()] * 8)
+        client.close()
+        for thread in served_threads():
+            thread.join(10.0)
+        del client
+        gc.collect()
+    assert not [one for one in caught if issubclass(one.category, ResourceWarning)]
 
 
 @pytest.mark.parametrize(
