@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Runner, sleep
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +13,7 @@ from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.geometry import Size
 from textual.message import Message
 from textual.screen import Screen
@@ -112,6 +113,10 @@ class OpdTui(App[None]):
 
             return ThriftyDriver
         return chosen
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """But the one that gives the 16 colours that terminals define themselves their values: nothing here has such a colour."""
+        return [one for one in super().get_line_filters() if not isinstance(one, ANSIToTruecolor)]
 
     def on_resize(self, event: events.Resize) -> None:
         """What the terminal shows is not known any more; and it may be too small, or not any more."""

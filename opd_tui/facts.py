@@ -6,6 +6,7 @@ does not have. NaN means: no such number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -46,7 +47,7 @@ class QuestionFacts(Struct, frozen=True):
     n_rollouts: int
     n_correct: int
     left_out: str  #: why it was not scored, "" where it was
-    rollouts: tuple[RolloutFacts, ...]
+    rollouts: Sequence[RolloutFacts]
 
     @property
     def success_rate(self) -> float:

@@ -129,11 +129,28 @@ class Questions(Sequence[QuestionFacts]):
             n_rollouts=int(listing.n_rollouts_Q[place]),
             n_correct=int(listing.n_correct_Q[place]),
             left_out=WHY_LEFT_OUT.get(int(listing.status_Q[place]), "left out for a reason that this version does not know"),
-            rollouts=tuple(map(self._rollout, range(first, stop))),
+            rollouts=Rollouts(listing, range(first, stop)),
         )
 
-    def _rollout(self, row: int) -> RolloutFacts:
-        listing = self.listing
+
+class Rollouts(Sequence[RolloutFacts]):
+    """Some rollouts of a listing. A line of the list of questions knows its own, and asks for none of them."""
+
+    def __init__(self, listing: Listing, rows: range) -> None:
+        """The rollouts of `listing` in these rows."""
+        self.listing, self.rows = listing, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> RolloutFacts: ...
+    @overload
+    def __getitem__(self, place: slice) -> Rollouts: ...
+    def __getitem__(self, place: int | slice) -> RolloutFacts | Rollouts:
+        if isinstance(place, slice):
+            return Rollouts(self.listing, self.rows[place])
+        listing, row = self.listing, self.rows[place]
         return RolloutFacts(
             index=int(listing.index_R[row]),
             correct=bool(listing.correct_R[row]),

@@ -45,7 +45,7 @@ class Session:
         self._matching: frozenset[str] = frozenset()
         self._all_scanned = True  #: whether what does not match by now never will
         self._colouring: Colouring | None = None
-        self._sure: Sure | None = None
+        self._sure: dict[tuple[int, int], Sure] = {}  #: of the page, by teacher and objective: one goes to and fro
         self._walking_at: int | None = None
 
     # the lists
@@ -209,10 +209,14 @@ class Session:
         self.teacher = self.teacher if teacher is None else teacher
         self.objective = self.objective if objective is None else objective
         self._second = self._second if second is None else second
-        self._changed()
+        self._chosen()
+
+    def _chosen(self) -> None:
+        self._colouring, self._walking_at = None, None
 
     def _changed(self) -> None:
-        self._colouring, self._sure, self._walking_at = None, None, None
+        self._sure = {}
+        self._chosen()
 
     @property
     def n_teachers(self) -> int:
@@ -278,9 +282,12 @@ class Session:
     @property
     def sure(self) -> Sure | None:
         """How sure the scores of the page's nodes are, under the current teacher and objective."""
-        if self._sure is None and self.page is not None:
-            self._sure = self.page.sure(self.teacher, self.objective, self.overview.prior if self.overview else None)
-        return self._sure
+        if self.page is None:
+            return None
+        chosen = self.teacher, self.objective
+        if chosen not in self._sure:
+            self._sure[chosen] = self.page.sure(*chosen, self.overview.prior if self.overview else None)
+        return self._sure[chosen]
 
     @property
     def token_facts(self) -> TokenFacts | None:

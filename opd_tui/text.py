@@ -196,7 +196,18 @@ def blank(run: Run) -> Safe:
 
 def cells(text: Safe) -> int:
     """How many cells `text` takes."""
-    return len(text) if text.isascii() else sum(get_character_cell_size(char) for char in text)
+    if text.isascii():
+        return len(text)
+    return _short_cells(text) if len(text) <= _SHORT else sum(map(get_character_cell_size, text))
+
+
+#: Characters of what stands in a column: numbers (whose minus is no ASCII), names, bars. They are measured again and again.
+_SHORT = 24
+
+
+@lru_cache(maxsize=4096)
+def _short_cells(text: Safe) -> int:
+    return sum(map(get_character_cell_size, text))
 
 
 def cut(text: Safe, width: int) -> tuple[Safe, Safe]:
@@ -212,13 +223,13 @@ def cut(text: Safe, width: int) -> tuple[Safe, Safe]:
 
 def fit(text: Safe, width: int) -> Safe:
     """`text` in exactly `width` cells: padded, or cut with an ellipsis."""
-    taken = cells(text)
-    if taken > width:
+    missing = width - cells(text)
+    if missing < 0:
         if width <= 0:
             return Safe("")
         text = Safe(cut(text, width - 1)[0] + ELLIPSIS)
-        taken = cells(text)
-    return Safe(text + " " * (width - taken))
+        missing = width - cells(text)
+    return Safe(text + " " * missing) if missing else text
 
 
 def fit_tail(text: Safe, width: int) -> Safe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import takewhile
+from typing import Self
 
 from rich.segment import Segment
 from rich.style import Style
@@ -44,7 +45,8 @@ def ljust(text: str, width: int, style: Style | None = None) -> Segment:
 
 def rjust(text: str, width: int, style: Style | None = None) -> Segment:
     """`text` in exactly `width` cells, right-aligned."""
-    return Segment(" " * (width - cells(Safe(text))) + fit(Safe(text), min(width, cells(Safe(text)))), style)
+    missing = width - cells(Safe(text))
+    return Segment(" " * missing + text if missing >= 0 else fit(Safe(text), width), style)
 
 
 def thrifty(spans: Spans) -> list[Segment]:
@@ -75,7 +77,8 @@ class Lines(ScrollView):
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._drawn: dict[int, Strip] = {}  #: lines of the window as they were last drawn
+        self._drawn: dict[int, tuple[Spans, Strip]] = {}  #: lines of the window as they were last drawn
+        self._made: dict[int, tuple[Spans, Strip]] = {}  #: lines of the content that are to be drawn next
         self._ground: Style | None = None
         self._width = 0  #: cells of a line, while lines are being made
 
@@ -95,9 +98,18 @@ class Lines(ScrollView):
 
     def render_line(self, y: int) -> Strip:
         """What Textual asks for: line `y` of the window."""
-        strip = self.strip(self.spans(y + self.scroll_offset.y))
-        self._drawn[y] = strip
-        return strip
+        y_content = y + self.scroll_offset.y
+        drawn = self._made.pop(y_content, None)
+        if drawn is None:
+            spans = self.spans(y_content)
+            drawn = spans, self.strip(spans)
+        self._drawn[y] = drawn
+        return drawn[1]
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        """What Textual calls for every change: what was made before it may be out of date."""
+        self._made.clear()
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def set_height(self, n: int) -> None:
         """The content has `n` lines. The screen is laid out anew only where that moves something on it: it draws all of it."""
@@ -120,13 +132,21 @@ class Lines(ScrollView):
 
     def redraw_changed(self) -> None:
         """Draw those lines of the window again that look otherwise than when they were last drawn."""
+        self._made.clear()
         if not self._drawn:
             self.refresh()
             return
         (self._width, height), top = self.scrollable_size, self.scroll_offset.y
-        changed = [y for y in range(height) if self._drawn.get(y) != self.strip(self.spans(y + top))]
-        if changed:  # nothing named would mean all of it
-            self.refresh(*(Region(0, y, self._width, 1) for y in changed))
+        made: dict[int, tuple[Spans, Strip]] = {}
+        for y in range(height):
+            spans, before = self.spans(y + top), self._drawn.get(y)
+            if before is None or before[0] != spans:
+                strip = self.strip(spans)
+                if before is None or before[1] != strip:
+                    made[y + top] = spans, strip
+        if made:  # nothing named would mean all of it
+            self.refresh(*(Region(0, y - top, self._width, 1) for y in made))
+            self._made = made
 
     def strip(self, spans: Spans) -> Strip:
         """`spans` on the pane's ground, cut or filled to `_width`."""

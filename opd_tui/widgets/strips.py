@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Cells that teacher and objective have in the legend at least, where they need them.
 LEAST_CHOICE = 24
+#: From these widths on, teachers have their gain and intervals, and words where signs stood.
+BROAD, WORDY = 100, 130
 
 
 class Bar(Panel):
@@ -274,14 +276,14 @@ class TeacherStrip(Panel, can_focus=True):
     def teachers(self, lines: Sequence[TeacherLine], means: Sequence[Mean | None], current: int) -> None:
         """Show `lines`, the current one marked."""
         room = max((cells(line.teacher.label) for line in lines), default=0)
-        broad = self.scrollable_size.width >= 100
-        room = min(room, 18 if broad else 12)
-        shown = [self._line(*pair, place == current, room, broad) for place, pair in enumerate(zip(lines, means, strict=True))]
+        width = self.scrollable_size.width
+        room = min(room, 18 if width >= BROAD else 12)
+        shown = [self._line(*pair, place == current, room, width) for place, pair in enumerate(zip(lines, means, strict=True))]
         self.show(shown)
         if shown:
             self.reveal(current)
 
-    def _line(self, line: TeacherLine, mean: Mean | None, current: bool, room: int, broad: bool) -> Spans:
+    def _line(self, line: TeacherLine, mean: Mean | None, current: bool, room: int, width: int) -> Spans:
         colours = self.palette.ink
         dim, text = ink(colours.dim), ink(colours.text)
         spans: list[Segment] = [
@@ -290,22 +292,22 @@ class TeacherStrip(Panel, can_focus=True):
             span(" align ", dim),
             rjust(signed(line.alignment), 4, ink(self.palette.sign(line.alignment), bold=True)),
         ]
-        if broad:
+        if width >= BROAD:
             spans += [span(" gain ", dim), rjust(signed(line.gain, 3), 5, text)]
-        tail = self._means(mean, broad, " null" if line.teacher.null else " late" if line.teacher.late else "     ")
-        trace = self._trace(line, self.scrollable_size.width - width_of([*spans, *tail]) - 4)
+        tail = self._means(mean, width, " null" if line.teacher.null else " late" if line.teacher.late else "     ")
+        trace = self._trace(line, width - width_of([*spans, *tail]) - 4)
         return [*spans, span("  "), *trace, span("  "), *tail]
 
-    def _means(self, mean: Mean | None, broad: bool, mark: str) -> list[Segment]:
+    def _means(self, mean: Mean | None, width: int, mark: str) -> list[Segment]:
         dim = ink(self.palette.ink.dim)
         nan = float("nan")
         overall, low, high, gain = (mean.mean, mean.low, mean.high, mean.gain) if mean else (nan, nan, nan, nan)
         correct, incorrect = (mean.correct, mean.incorrect) if mean else (nan, nan)
         spans = [span("mean ", dim), rjust(signed(overall), 4, ink(self.palette.sign(overall), bold=True))]
-        if broad:
+        if width >= BROAD:
             spans.append(ljust(" " + signed_interval(low, high), 13, dim))
         spans += [span(" gain ", dim), rjust(signed(gain, 3), 5, ink(self.palette.sign(gain)))]
-        words = self.scrollable_size.width >= 130
+        words = width >= WORDY
         for name, value in (("correct" if words else "✓", correct), ("incorrect" if words else "✗", incorrect)):
             spans += [span(f" {name} ", dim), rjust(signed(value), 4, ink(self.palette.sign(value)))]
         return [*spans, span(mark, dim)]
@@ -318,6 +320,6 @@ class TeacherStrip(Panel, can_focus=True):
         for places in groups:
             worst = min((trace[place] for place in places if isfinite(trace[place])), default=float("nan"))
             here = line.here is not None and (line.here in places)
-            style = ink(self.palette.sign(worst)) if isfinite(worst) else ink(self.palette.ink.faint)
-            spans.append(span(level(worst, -1.0, 1.0), style + ink(reverse=True) if here else style))
+            colour = self.palette.sign(worst) if isfinite(worst) else self.palette.ink.faint
+            spans.append(span(level(worst, -1.0, 1.0), ink(colour, reverse=here)))
         return [*spans, span(" " * max(width - len(groups), 0))]
