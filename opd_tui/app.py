@@ -141,9 +141,14 @@ class OpdTui(App[None]):
         super().exit(result, return_code, message)
 
     async def on_event(self, event: events.Event) -> None:
-        """Everything but keys that come after the one that leaves."""
-        if not (self._leaving and isinstance(event, events.InputEvent)):
-            await super().on_event(event)
+        """Everything but keys that come after the one that leaves. Screens hear of a key before anything is done about it."""
+        if self._leaving and isinstance(event, events.InputEvent):
+            return
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            heard = getattr(self.screen, "heard", None)
+            if heard is not None:
+                heard()
+        await super().on_event(event)
 
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from opd_tui.questions import Questions
     from opd_tui.values import Sure
 
+    #: Every teacher at a token, and over the study.
+    Teachers = tuple[tuple[TeacherLine, ...], tuple[Mean | None, ...]]
+
 #: Whether something is what a filter looks for; "maybe" until all is scanned.
 Match = Literal["yes", "no", "maybe"]
 
@@ -46,6 +49,7 @@ class Session:
         self._all_scanned = True  #: whether what does not match by now never will
         self._colouring: Colouring | None = None
         self._sure: dict[tuple[int, int], Sure] = {}  #: of the page, by teacher and objective: one goes to and fro
+        self._lines_at: tuple[int | None, Teachers] | None = None  #: the last teacher lines, and the node that they are of
         self._walking_at: int | None = None
 
     # the lists
@@ -62,7 +66,7 @@ class Session:
     def take(self, catalogue: Catalogue) -> None:
         """The store is open, or has grown."""
         self.catalogue = catalogue
-        self._question = None
+        self._question = self._lines_at = None
 
     def look(self, view: View, catalogue: Catalogue, objective: int) -> None:
         """Everything is scored anew, under another view; what was said of the whole study under the one before is forgotten."""
@@ -212,7 +216,7 @@ class Session:
         self._chosen()
 
     def _chosen(self) -> None:
-        self._colouring, self._walking_at = None, None
+        self._colouring, self._walking_at, self._lines_at = None, None, None
 
     def _changed(self) -> None:
         self._sure = {}
@@ -299,13 +303,16 @@ class Session:
         """The node before it, if there is one."""
         return self.page.node(self.token, self.teacher, self.objective, self.sure) if self.page and self.page.n_tokens else None
 
-    def teacher_lines(self) -> tuple[tuple[TeacherLine, ...], tuple[Mean | None, ...]]:
+    def teacher_lines(self) -> Teachers:
         """Every teacher at this token, and over the study."""
         if self.page is None or self.catalogue is None:
             return (), ()
-        lines = self.page.teacher_lines(self.catalogue.teachers, self.objective, self.token)
-        means = (self.overview.mean(m, self.objective) if self.overview else None for m in range(len(lines)))
-        return lines, tuple(means)
+        at = self.token if self.token in self.page.row_of else None  # between nodes they are all the same
+        if self._lines_at is None or self._lines_at[0] != at:
+            lines = self.page.teacher_lines(self.catalogue.teachers, self.objective, self.token)
+            means = (self.overview.mean(m, self.objective) if self.overview else None for m in range(len(lines)))
+            self._lines_at = at, (lines, tuple(means))
+        return self._lines_at[1]
 
     # where to go
 

@@ -194,7 +194,7 @@ def blank(run: Run) -> Safe:
     return Safe(" " * run.width) if run.kind in (Kind.SPACE, Kind.NEWLINE) else run.text
 
 
-def cells(text: Safe) -> int:
+def cells(text: str) -> int:
     """How many cells `text` takes."""
     if text.isascii():
         return len(text)
@@ -206,7 +206,7 @@ _SHORT = 24
 
 
 @lru_cache(maxsize=4096)
-def _short_cells(text: Safe) -> int:
+def _short_cells(text: str) -> int:
     return sum(map(get_character_cell_size, text))
 
 

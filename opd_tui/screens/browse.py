@@ -320,8 +320,8 @@ class Browse(BrowseActions):
         if self.session.question_id is not None:
             self.loader.completions(self._request, self.session.question_id, message.node, message.token_id)
 
-    def on_key(self) -> None:
-        """What was said has been read."""
+    def heard(self) -> None:
+        """A key was pressed: what was said has been read."""
         if self.keys.sentence is not None:
             self.keys.hints(HINTS)
 

@@ -71,8 +71,8 @@ class Guest(Screen[Place | None]):
         """The picture before anything is there."""
         self.use(self.palette)
 
-    def on_key(self) -> None:
-        """What was said has been read."""
+    def heard(self) -> None:
+        """A key was pressed: what was said has been read."""
         if self.keys.sentence is not None:
             self.keys.hints(self.hints)
 

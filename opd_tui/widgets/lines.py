@@ -35,7 +35,7 @@ def span(text: str, style: Style | None = None) -> Segment:
 
 def width_of(spans: Spans) -> int:
     """Cells that `spans` take."""
-    return sum(cells(Safe(segment.text)) for segment in spans)
+    return sum([cells(text) for text, _, _ in spans])
 
 
 def ljust(text: str, width: int, style: Style | None = None) -> Segment:
@@ -45,28 +45,12 @@ def ljust(text: str, width: int, style: Style | None = None) -> Segment:
 
 def rjust(text: str, width: int, style: Style | None = None) -> Segment:
     """`text` in exactly `width` cells, right-aligned."""
-    missing = width - cells(Safe(text))
+    missing = width - cells(text)
     return Segment(" " * missing + text if missing >= 0 else fit(Safe(text), width), style)
 
 
-def thrifty(spans: Spans) -> list[Segment]:
-    """`spans` with fewer changes of style: blanks on the ground have no ink, so they take that of what stands before.
-
-    A change of style costs more bytes than a word, and every one of them goes over the wire.
-    """
-    found: list[Segment] = []
-    for text, style, _ in spans:
-        if not text:
-            continue
-        before = found[-1] if found else None
-        if before is not None and text.isspace() and _has_no_ground(style) and _has_no_ground(before.style):
-            found[-1] = Segment(before.text + text, before.style)
-        else:
-            found.append(Segment(text, style))
-    return found
-
-
 def _has_no_ground(style: Style | None) -> bool:
+    """Whether a blank in this style shows nothing."""
     return style is None or not (style.bgcolor or style.underline or style.reverse)
 
 
@@ -80,6 +64,8 @@ class Lines(ScrollView):
         self._drawn: dict[int, tuple[Spans, Strip]] = {}  #: lines of the window as they were last drawn
         self._made: dict[int, tuple[Spans, Strip]] = {}  #: lines of the content that are to be drawn next
         self._ground: Style | None = None
+        #: styles on it, and whether a blank in them shows nothing
+        self._grounded: dict[Style | None, tuple[Style, bool]] = {}
         self._width = 0  #: cells of a line, while lines are being made
 
     def use(self, palette: Palette) -> None:
@@ -149,12 +135,40 @@ class Lines(ScrollView):
             self._made = made
 
     def strip(self, spans: Spans) -> Strip:
-        """`spans` on the pane's ground, cut or filled to `_width`."""
+        """`spans` on the pane's ground, cut or filled to `_width`, with few changes of style.
+
+        A change of style costs more bytes than a word, and every one of them goes over the wire. So blanks on the ground, which
+        have no ink, take that of what stands before.
+        """
         if self._ground is None:
             self._ground = self.rich_style
-        base = self._ground
-        line = Segment.adjust_line_length(list(Segment.apply_style(thrifty(spans), base)), self._width, style=base)
-        return Strip(Segment.simplify(line), self._width)  # at once: each strip on the way would come with seven caches
+            self._grounded = {}
+        base, styles = self._ground, self._grounded
+        line: list[Segment] = []
+        last, last_style, plain, missing = "", base, False, self._width
+        for text, style, _ in spans:
+            if not text:
+                continue
+            missing -= len(text) if text.isascii() else cells(text)
+            on_ground = styles.get(style)
+            if on_ground is None:
+                on_ground = styles[style] = base + style, _has_no_ground(style)
+            full, is_plain = on_ground
+            if last and (full is last_style or full == last_style or (plain and is_plain and text.isspace())):
+                last += text
+                continue
+            if last:
+                line.append(Segment(last, last_style))
+            last, last_style, plain = text, full, is_plain
+        if missing > 0 and last and last_style == base:
+            last, missing = last + " " * missing, 0
+        if last:
+            line.append(Segment(last, last_style))
+        if missing > 0:
+            line.append(Segment(" " * missing, base))
+        elif missing < 0:
+            line = Segment.adjust_line_length(line, self._width)
+        return Strip(line, self._width)
 
     def notify_style_update(self) -> None:
         """The ground may be another one."""

@@ -124,7 +124,7 @@ class ForkPane(Panel, can_focus=False):
         head: list[Segment] = [ljust("", name, dim)]
         for branch, correct in zip(branches, verdicts, strict=True):
             head.append(self._token(branch, correct, each))
-        below = any(cells(Safe(_counted(branch))) >= each for branch in branches)  # a count that is cut off would mislead
+        below = any(cells(_counted(branch)) >= each for branch in branches)  # a count that is cut off would mislead
         rows: list[Spans] = [
             [ljust(" p_succ", name, dim), *(self._success(branch, each, counted=not below) for branch in branches)],
             *([[ljust(" n", name, dim), *(rjust(effective(branch.n), each, dim) for branch in branches)]] if below else []),

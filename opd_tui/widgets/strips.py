@@ -269,14 +269,22 @@ class TeacherStrip(Panel, can_focus=True):
             super().__init__()
             self.by = by
 
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._given: tuple[object, ...] = ()
+
     def action_step(self, by: int) -> None:
         """Another teacher."""
         self.post_message(self.Chosen(by))
 
     def teachers(self, lines: Sequence[TeacherLine], means: Sequence[Mean | None], current: int) -> None:
         """Show `lines`, the current one marked."""
-        room = max((cells(line.teacher.label) for line in lines), default=0)
         width = self.scrollable_size.width
+        given = lines, means, current, width, self.palette
+        if given == self._given:  # as between two nodes, where no teacher has a score
+            return
+        self._given = given
+        room = max((cells(line.teacher.label) for line in lines), default=0)
         room = min(room, 18 if width >= BROAD else 12)
         shown = [self._line(*pair, place == current, room, width) for place, pair in enumerate(zip(lines, means, strict=True))]
         self.show(shown)
