@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import takewhile
+from itertools import zip_longest
 from typing import Self
 
 from rich.segment import Segment
@@ -203,17 +203,11 @@ class Panel(Lines):
         before, self._lines = self._lines, [list(line) for line in lines]
         height = max(len(self._lines), self.least)
         self.set_height(height)
-        width, top = self.scrollable_size.width, self.scroll_offset.y
-        changed = []
-        for y in range(max(len(before), len(self._lines))):
-            old = before[y] if y < len(before) else []
-            new = self._lines[y] if y < len(self._lines) else []
-            if old != new:
-                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-                start, length = _difference(old, new, same, width)
-                changed.append(Region(start, y - top, length, 1))
+        top = self.scroll_offset.y
+        changed = [y for y, (old, new) in enumerate(zip_longest(before, self._lines, fillvalue=())) if old != new]
         if changed:
-            self.refresh(*changed)
+            width = self.scrollable_size.width
+            self.refresh(*(Region(0, y - top, width, 1) for y in changed))
 
     def extend(self, lines: Sequence[Spans]) -> None:
         """Show these below what is there already."""
@@ -225,17 +219,3 @@ class Panel(Lines):
     def text(self) -> str:
         """What is shown, as plain text."""
         return "\n".join("".join(segment.text for segment in line) for line in self._lines)
-
-
-def _difference(old: Spans, new: Spans, same: int, width: int) -> tuple[int, int]:
-    """Where two lines differ: first cell and width, given how many spans at the start are equal."""
-    start = width_of(new[:same])
-    old_width, new_width = width_of(old), width_of(new)
-    if old_width != new_width:
-        return start, max(old_width, new_width, start + 1) - start
-    tail = 0
-    for left, right in zip(reversed(old[same:]), reversed(new[same:]), strict=False):
-        if left != right:
-            break
-        tail += width_of([left])
-    return start, min(max(new_width - tail - start, 1), max(width - start, 1))
