@@ -187,7 +187,7 @@ class Lines(ScrollView):
 
 
 class Panel(Lines):
-    """A pane whose lines are made in one go. `show` redraws only the cells that differ."""
+    """A pane whose lines are made in one go. `show` redraws only those that differ."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)

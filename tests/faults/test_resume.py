@@ -14,12 +14,13 @@ import pytest
 from tests.conftest import FULL, OPD_TUI, run_opd, small_study
 from tests.stored import stored
 
+N = 5 if FULL else 3
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    return small_study(
-        tmp_path_factory.mktemp("resume"), limit=5, n_min=10, per_part=2
-    )  # small parts, so that a kill can meet a publication too
+    # small parts, so that a kill can meet a publication too
+    return small_study(tmp_path_factory.mktemp("resume"), limit=N, n_min=10, per_part=2)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, mom
     out = tmp_path / "s.zarr"
     draw = random.Random(moment)
     process = start(study, out)
-    wait_for(process, f" {moment % 4} of 5 questions")
+    wait_for(process, f" {moment % 4} of {N} questions")
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=draw.uniform(0.0, 0.1) * seconds)  # a question takes about that long
     assert process.poll() is None
@@ -65,7 +66,7 @@ def test_killed_at_a_random_moment_and_started_again(study, whole, tmp_path, mom
 def test_a_signal_ends_it_with_130_and_keeps_what_is_finished(study, whole, tmp_path, number):
     out = tmp_path / "s.zarr"
     process = start(study, out)
-    wait_for(process, " 1 of 5 questions")
+    wait_for(process, f" 1 of {N} questions")
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130

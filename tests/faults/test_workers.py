@@ -19,13 +19,15 @@ from compute.locks import WHOLE, Shard, lock, parse_shard
 from compute.progress import Reporter
 from compute.setup import prepare
 from compute.tasks import Question
-from tests.conftest import OPD_TUI, run_opd, small_study
+from tests.conftest import FULL, OPD_TUI, run_opd, small_study
 from tests.stored import stored
+
+N = 6 if FULL else 4
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    return small_study(tmp_path_factory.mktemp("workers"), limit=6, n_min=10, per_part=2)
+    return small_study(tmp_path_factory.mktemp("workers"), limit=N, n_min=10, per_part=2)
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +92,17 @@ def test_two_workers_store_what_one_does_and_say_what_they_took(study, undisturb
     assert not out.with_name("s.zarr.work").exists()
     log = (tmp_path / "log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in log)
-    assert "6 of 6 questions" in log[-1]
+    assert f"{N} of {N} questions" in log[-1]
     last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[-2:]]
     assert [row["worker"] for row in last] == [1, 2]
-    assert sum(row["worker_questions"] for row in last) == last[0]["questions_done"] == 6
+    assert sum(row["worker_questions"] for row in last) == last[0]["questions_done"] == N
     assert all(row["tokens"] > 1000 and row["tokens_per_second"] > 0 and row["memory_bytes"] > 50e6 for row in last)
 
 
 def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
-    lines = wait_for(process, "1 of 6 questions")
+    lines = wait_for(process, f"1 of {N} questions")
     os.kill(workers_of(lines)[0], signal.SIGKILL)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
@@ -115,14 +117,14 @@ def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_anoth
 ):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
-    wait_for(process, "2 of 6 questions")
+    wait_for(process, f"2 of {N} questions")
     os.killpg(process.pid, number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert told.splitlines()[-1].startswith(f"Interrupted (stopped by {number.name}). What is finished is kept")
     assert gone(process.pid)
     info = json.loads(run_opd("info", out, "--json").stdout)
-    assert 2 <= info["n_questions_done"] < 6
+    assert 2 <= info["n_questions_done"] < N
     assert run_opd("compute", study, "-o", out).returncode == 0
     assert stored(out) == undisturbed
 
@@ -130,7 +132,7 @@ def test_a_signal_to_all_of_them_ends_the_run_with_130_and_it_goes_on_with_anoth
 def test_nothing_of_ours_outlives_a_parent_that_is_killed(study, undisturbed, tmp_path):
     out = tmp_path / "s.zarr"
     process = start(study, out, "--workers", "2")
-    wait_for(process, "1 of 6 questions")
+    wait_for(process, f"1 of {N} questions")
     assert len(session_of(process.pid)) >= 3
     process.kill()
     process.wait()

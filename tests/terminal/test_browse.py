@@ -271,6 +271,16 @@ async def test_a_place_of_a_larger_store_opens_at_the_nearest_one_and_says_so(
         await press(pilot, screen, "tab", "down")
 
 
+@pytest.mark.parametrize("key", ["h", "n", "up", "z"])
+async def test_what_was_said_goes_with_the_next_key_whatever_it_does(calm_store: Path, key: str) -> None:
+    async with browsing(calm_store, wish=Wish("q000/0/0")) as (pilot, screen):
+        await press(pilot, screen, "N")
+        assert "no node before" in picture(pilot)
+        await press(pilot, screen, key)
+        assert screen.keys.sentence is None
+        assert "no node before" not in picture(pilot)
+
+
 @SIZES
 async def test_the_ends_of_the_ranking_are_said(calm_store: Path, size: tuple[int, int]) -> None:
     async with browsing(calm_store, size) as (pilot, screen):
