@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
+from rich.terminal_theme import TerminalTheme
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -84,6 +85,7 @@ class OpdTui(App[None]):
         `restore`: begin where it was left, or, if `fresh`, anew with its bookmarks; `remember`: keep for the next time where it
         is left.
         """
+        self._ansi_theme: tuple[str, TerminalTheme] | None = None
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (16, "-low"), (32, "-high")]
@@ -113,6 +115,13 @@ class OpdTui(App[None]):
 
             return ThriftyDriver
         return chosen
+
+    @property
+    def ansi_theme(self) -> TerminalTheme:
+        """As Textual has it, but looked up once for each theme: it is asked for with every line that is drawn."""
+        if self._ansi_theme is None or self._ansi_theme[0] != self.theme:
+            self._ansi_theme = self.theme, super().ansi_theme
+        return self._ansi_theme[1]
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """But the one that gives the 16 colours that terminals define themselves their values: nothing here has such a colour."""

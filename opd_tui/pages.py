@@ -116,7 +116,8 @@ class RolloutPage(Struct, frozen=True):
             rollout.teacher_logprob_at_student_topk_TMC[position, teacher],
             strict=True,
         )
-        top = rollout.teacher_topk(teacher, slice(position, position + 1))
+        here = slice(position, position + 1)
+        top = rollout.teacher_topk(teacher, here)
         teacher_top = zip(top.token_id_TC[0], top.student_logprob_TC[0], top.logprob_TC[0], strict=True)
         return TokenFacts(
             position=position,
@@ -131,7 +132,7 @@ class RolloutPage(Struct, frozen=True):
             kl_student_teacher=float(divergence_D[KL_STUDENT_TEACHER]),
             kl_teacher_student=float(divergence_D[KL_TEACHER_STUDENT]),
             js=float(divergence_D[JS]),
-            overlap=float(overlap(rollout, teacher, slice(position, position + 1))[0]),
+            overlap=float(overlap(rollout, teacher, here, top)[0]),
             student_top=tuple(self._candidate(*row, token_id) for row in student_top if row[0] >= 0),
             teacher_top=tuple(self._candidate(*row, token_id) for row in teacher_top if row[0] >= 0),
             student_tail=float(rollout.tail_mass_T[position]),

@@ -19,6 +19,7 @@ from opd_tui.palette import Scale
 from opd_tui.text import Safe
 from store.schema import DIVERGENCES
 from store.tables import Nodes, Rollout
+from store.teacher_topk import TopK
 
 if TYPE_CHECKING:
     from compute.posterior import Prior
@@ -132,11 +133,14 @@ def _of_nodes(page: RolloutPage, key: str, teacher: int, objective: int, second:
             return np.full(len(page.nodes), nan)
 
 
-def overlap(rollout: Rollout, teacher: int, tokens: slice = slice(None)) -> Array:
-    """Share of the student's most likely tokens that are among the teacher's as well; NaN where the teacher was not asked."""
+def overlap(rollout: Rollout, teacher: int, tokens: slice = slice(None), top: TopK | None = None) -> Array:
+    """Share of the student's most likely tokens that are among the teacher's as well; NaN where the teacher was not asked.
+
+    `top`: the teacher's at these tokens, where they are at hand.
+    """
     student_TC = rollout.topk_token_id_TC[tokens]
     n_T = rollout.teacher_topk_n_TM[tokens, teacher]
-    top = rollout.teacher_topk(teacher, tokens)
+    top = rollout.teacher_topk(teacher, tokens) if top is None else top
     teacher_TC = np.where(np.arange(top.token_id_TC.shape[1]) < n_T[:, None], top.token_id_TC, -1)
     shared_TC = (student_TC[:, :, None] == teacher_TC[:, None, :]).any(axis=2) & (student_TC >= 0)
     n_student_T = (student_TC >= 0).sum(axis=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Self
 
 from rich.segment import Segment
 from rich.style import Style
@@ -63,6 +62,7 @@ class Lines(ScrollView):
         super().__init__(id=id, classes=classes)
         self._drawn: dict[int, tuple[Spans, Strip]] = {}  #: lines of the window as they were last drawn
         self._made: dict[int, tuple[Spans, Strip]] = {}  #: lines of the content that are to be drawn next
+        self._rendered: tuple[Region, list[Strip]] | None = None  #: what Textual asked for last, while nothing changes
         self._ground: Style | None = None
         #: styles on it, and whether a blank in them shows nothing
         self._grounded: dict[Style | None, tuple[Style, bool]] = {}
@@ -78,9 +78,11 @@ class Lines(ScrollView):
         raise NotImplementedError  # every widget draws its own; Textual's metaclass leaves no room for an abstract class
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """What Textual asks for: some lines of the window."""
-        self._width = self.scrollable_size.width
-        return super().render_lines(crop)
+        """What Textual asks for: some lines of the window. It asks every pane where one has changed."""
+        if self._rendered is None or self._rendered[0] != crop:
+            self._width = self.scrollable_size.width
+            self._rendered = crop, super().render_lines(crop)
+        return self._rendered[1]
 
     def render_line(self, y: int) -> Strip:
         """What Textual asks for: line `y` of the window."""
@@ -92,10 +94,11 @@ class Lines(ScrollView):
         self._drawn[y] = drawn
         return drawn[1]
 
-    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        """What Textual calls for every change: what was made before it may be out of date."""
+    def _set_dirty(self, *regions: Region) -> None:
+        """Where Textual notes what is to be drawn anew, whatever the reason: nothing that was made before counts any more."""
         self._made.clear()
-        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+        self._rendered = None
+        super()._set_dirty(*regions)
 
     def set_height(self, n: int) -> None:
         """The content has `n` lines. The screen is laid out anew only where that moves something on it: it draws all of it."""
