@@ -157,7 +157,13 @@ class OpdTui(App[None]):
             heard = getattr(self.screen, "heard", None)
             if heard is not None:
                 heard()
+            if getattr(self.focused, "binds_every_key", False) and await self._act(event.key):
+                return
         await super().on_event(event)
+
+    async def _act(self, key: str) -> bool:
+        """What bindings make of a key: at once, where Textual would ask each pane first. Whether there was one."""
+        return await self._check_bindings(key, priority=True) or await self._check_bindings(key)
 
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""

@@ -461,7 +461,7 @@ class Browse(BrowseActions):
         self.set_class(pane is self.node, "-at-node")
         self.set_class(pane is self.teachers, "-at-teachers")
         if pane.display:
-            pane.focus()
+            self.set_focus(pane)  # now: the next key may be waiting already
         else:  # in few lines it comes now, in place of others
             self.call_after_refresh(pane.focus)
 

@@ -196,7 +196,7 @@ class Charts(Guest):
 
     def _list(self, shown: RowList) -> None:
         self.marks.display, self.nodes.display = shown is self.marks, shown is self.nodes
-        shown.focus()
+        self.set_focus(shown)
         self.keys.hints(self.hints)
 
     def action_back(self) -> None:

@@ -245,7 +245,7 @@ class Compare(Guest):
 
     def action_side(self) -> None:
         """The keys go to the other side."""
-        self.sides[1 - self.two.active].focus()
+        self.set_focus(self.sides[1 - self.two.active])
 
     def action_lock(self) -> None:
         """The next way of moving together; the other side comes along at once."""

@@ -90,13 +90,13 @@ class ExportDialog(Dialog[None]):
         if ending[1:] in ENDINGS.values() and ending[1:] != chosen:
             self._field.value = f"{stem}.{chosen}"
         order = self.order
-        self.hint = f"{order.refusal or order.estimate}   ← → change   tab: the file, where enter writes it"
+        self.hint = f"{order.refusal or order.estimate}   ← → change   enter: the file, and again: write it"
         if not self._writing:
             self.call_after_refresh(self.say, "")
 
     def action_other(self) -> None:
         """From the choices to the file, and back."""
-        (self.rows if self._field.has_focus else self._field).focus()
+        self.set_focus(self.rows if self._field.has_focus else self._field)
 
     def choose(self, row: int) -> None:
         """A click: the next answer."""

@@ -56,6 +56,8 @@ def _has_no_ground(style: Style | None) -> bool:
 class Lines(ScrollView):
     """A pane that draws line `y` by `spans(y)`."""
 
+    #: No pane looks at keys but by bindings: the app need not send them through the queues of all that are around it.
+    binds_every_key = True
     palette = Palette(Depth.TRUECOLOR, dark=True)
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:

@@ -29,16 +29,15 @@ NO_TEXT = Flow(())
 class TokenView(Lines, can_focus=True):
     """Tokens with a cursor."""
 
-    #: With priority: acted on at once, not when the key has gone through every pane around this one.
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "step(-1)", "token left", show=False, priority=True),
-        Binding("right,l", "step(1)", "token right", show=False, priority=True),
-        Binding("up,k", "line(1)", "line up", show=False, priority=True),
-        Binding("down,j", "line(-1)", "line down", show=False, priority=True),
-        Binding("pageup", "page(1)", "page up", show=False, priority=True),
-        Binding("pagedown", "page(-1)", "page down", show=False, priority=True),
-        Binding("home", "to(0)", "first token", show=False, priority=True),
-        Binding("end", "to(-1)", "last token", show=False, priority=True),
+        Binding("left,h", "step(-1)", "token left", show=False),
+        Binding("right,l", "step(1)", "token right", show=False),
+        Binding("up,k", "line(1)", "line up", show=False),
+        Binding("down,j", "line(-1)", "line down", show=False),
+        Binding("pageup", "page(1)", "page up", show=False),
+        Binding("pagedown", "page(-1)", "page down", show=False),
+        Binding("home", "to(0)", "first token", show=False),
+        Binding("end", "to(-1)", "last token", show=False),
     ]
 
     def __init__(self, follow: Callable[[int], None] = lambda _token: None, *, id: str | None = None) -> None:

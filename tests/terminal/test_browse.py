@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from opd_tui.app import Wish
 from opd_tui.metrics import BY_KEY, METRICS
@@ -269,6 +270,24 @@ async def test_a_place_of_a_larger_store_opens_at_the_nearest_one_and_says_so(
         first = session.page.node_positions[0]
         assert session.token == (first if there[2] is None else session.page.n_tokens - 1)
         await press(pilot, screen, "tab", "down")
+
+
+async def test_keys_that_come_together_act_in_the_order_in_which_they_were_pressed(calm_store: Path) -> None:
+    keys = ["n", "l", "l", "n", "h", "m", "tab", "j", "tab", "shift+tab", "k", "N", "t", "n", "h", "r"]
+    found = []
+    for together in (False, True):
+        async with browsing(calm_store) as (pilot, screen):
+            for key in keys:
+                if together:
+                    screen.app.post_message(events.Key(key, key if len(key) == 1 else None))
+                else:
+                    await press(pilot, screen, key)
+            await until(pilot, lambda: screen.settled)
+            await pilot.pause(0.3)
+            session = screen.session
+            focused = screen.focused.id if screen.focused else None
+            found.append((session.question_id, session.rollout, session.token, session.metric, session.teacher, focused))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("key", ["h", "n", "up", "z"])
