@@ -154,7 +154,7 @@ class Lines(ScrollView):
         for text, style, _ in spans:
             if not text:
                 continue
-            missing -= len(text) if text.isascii() else cells(text)
+            missing -= cells(text)
             on_ground = styles.get(style)
             if on_ground is None:
                 on_ground = styles[style] = base + style, _has_no_ground(style)
