@@ -60,6 +60,7 @@ class OpdTui(App[None]):
     """The explorer of one store."""
 
     TITLE = "opd-tui"
+    _ansi_theme: tuple[str, TerminalTheme] | None = None  #: the last one, and of which theme it is
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+l", "redraw", "draw everything anew", show=False)]
 
     class Delivered(Message):
@@ -85,7 +86,6 @@ class OpdTui(App[None]):
         `restore`: begin where it was left, or, if `fresh`, anew with its bookmarks; `remember`: keep for the next time where it
         is left.
         """
-        self._ansi_theme: tuple[str, TerminalTheme] | None = None
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-broad")]
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (16, "-low"), (32, "-high")]
@@ -157,13 +157,10 @@ class OpdTui(App[None]):
             heard = getattr(self.screen, "heard", None)
             if heard is not None:
                 heard()
-            if getattr(self.focused, "binds_every_key", False) and await self._act(event.key):
+            at_once = getattr(self.focused, "binds_every_key", False)  # where Textual would ask each pane around it first
+            if at_once and (await self._check_bindings(event.key, priority=True) or await self._check_bindings(event.key)):
                 return
         await super().on_event(event)
-
-    async def _act(self, key: str) -> bool:
-        """What bindings make of a key: at once, where Textual would ask each pane first. Whether there was one."""
-        return await self._check_bindings(key, priority=True) or await self._check_bindings(key)
 
     def action_redraw(self) -> None:
         """Draw everything anew, whatever the terminal shows."""

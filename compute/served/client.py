@@ -217,8 +217,12 @@ class Client:
     @contextlib.contextmanager
     def _taken(self) -> Iterator[http.client.HTTPConnection]:
         """This thread's connection for one call. It stays open for the next, unless the client was closed meanwhile."""
-        connection = self._connection()
+        connection: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+            connection = self._mine.connection = kind(self.host, self.port, timeout=self._patience.connect)
         with self._lock:
+            self._open.add(connection)
             self._busy.add(connection)
         try:
             yield connection
@@ -228,19 +232,6 @@ class Client:
                 closed = self._closed
             if closed:
                 connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        """This thread's connection."""
-        found: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
-        if found is None:
-            if self._secure:
-                found = http.client.HTTPSConnection(self.host, self.port, timeout=self._patience.connect)
-            else:
-                found = http.client.HTTPConnection(self.host, self.port, timeout=self._patience.connect)
-            self._mine.connection = found
-            with self._lock:
-                self._open.add(found)
-        return found
 
     def _connect(self, connection: http.client.HTTPConnection) -> None:
         """A server that does not even take connections is given up much sooner than one that thinks."""
